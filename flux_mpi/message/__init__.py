@@ -1,0 +1,1 @@
+"""Messages between clients, brokers and services: what they are and how they travel as bytes."""

@@ -1,0 +1,123 @@
+"""What every reactor offers; the parts that need no clock and no file descriptors.
+
+A *turn* is: wait, run what became ready, run the turn-end hooks. Work is batched by doing it in a
+hook: everything that arrived in one turn is then handled together.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+
+Callback = Callable[[], object]
+
+
+class Timer:
+    """A deferred call; ``cancel`` makes it a no-op."""
+
+    __slots__ = ("due", "callback")
+
+    def __init__(self, due: float, callback: Callback) -> None:
+        self.due = due
+        self.callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        """Never call it. Idempotent."""
+        self.callback = None
+
+    @property
+    def active(self) -> bool:
+        return self.callback is not None
+
+
+class Reactor(ABC):
+    """Timers, deferred calls and turn-end hooks; subclasses bring the clock and the waiting."""
+
+    def __init__(self) -> None:
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._sequence = itertools.count()
+        self._soon: deque[Callback] = deque()
+        self._hooks: list[Callback] = []
+        self._stopped = False
+        self.on_error: Callable[[BaseException], None] | None = None
+
+    @abstractmethod
+    def now(self) -> float:
+        """Unix time, seconds."""
+
+    @abstractmethod
+    def monotonic(self) -> float:
+        """A clock that never steps back, seconds."""
+
+    @abstractmethod
+    def add_reader(self, fd: int, callback: Callback) -> None:
+        """Call ``callback`` in each turn in which ``fd`` is readable or has hung up."""
+
+    @abstractmethod
+    def add_writer(self, fd: int, callback: Callback) -> None:
+        """Call ``callback`` in each turn in which ``fd`` (already a reader) is writable."""
+
+    @abstractmethod
+    def remove_writer(self, fd: int) -> None:
+        """Stop watching ``fd`` for writing."""
+
+    @abstractmethod
+    def remove(self, fd: int) -> None:
+        """Stop watching ``fd``; call it before closing. Idempotent."""
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Call ``callback`` once, ``seconds`` from now (never in this same turn's callbacks)."""
+        timer = Timer(self.monotonic() + max(0.0, seconds), callback)
+        heapq.heappush(self._timers, (timer.due, next(self._sequence), timer))
+        return timer
+
+    def call_soon(self, callback: Callback) -> None:
+        """Call ``callback`` in the next turn, without waiting in between."""
+        self._soon.append(callback)
+
+    def at_turn_end(self, hook: Callback) -> None:
+        """Call ``hook`` after each turn's callbacks, in the order of registration."""
+        self._hooks.append(hook)
+
+    def stop(self) -> None:
+        """Leave ``run`` after this turn."""
+        self._stopped = True
+
+    # -- for subclasses -------------------------------------------------------------------------
+
+    def _next_due(self) -> float | None:
+        while self._timers and not self._timers[0][2].active:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def _run_due(self) -> int:
+        """Run the timers that are due and the deferred calls; returns how many ran."""
+        ran = 0
+        if self._timers:
+            now = self.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                callback = heapq.heappop(self._timers)[2].callback
+                if callback is not None:
+                    ran += 1
+                    self._call(callback)
+        for _ in range(len(self._soon)):
+            ran += 1
+            self._call(self._soon.popleft())
+        return ran
+
+    def _run_hooks(self) -> None:
+        for hook in self._hooks:
+            self._call(hook)
+
+    def _call(self, callback: Callback) -> None:
+        """Run one callback; one that fails is reported and does not take the loop down."""
+        if self.on_error is None:
+            callback()
+            return
+        try:
+            callback()
+        except Exception as error:  # the loop outlives any one handler's defect
+            self.on_error(error)

@@ -58,6 +58,8 @@ class EpollReactor(Reactor):
 
     def set_polled(self, source: Callable[[], bool] | None) -> None:
         """Poll ``source()`` for messages; it returns whether there were any. None = no longer."""
+        if source == self._polled:
+            return
         self._polled = source
         self._pause = POLL_MIN_S
         self._hot_until = time.monotonic() + POLL_HOT_S
@@ -81,6 +83,10 @@ class EpollReactor(Reactor):
             if self._polled is not None:
                 pause = 0.0 if time.monotonic() < self._hot_until else self._pause
                 timeout = pause if timeout is None else min(timeout, pause)
+        if timeout is not None and 0 < timeout < 0.001:
+            # epoll.poll rounds up to milliseconds; select on the epoll descriptor does not.
+            select.select((self._epoll.fileno(),), (), (), timeout)
+            timeout = 0.0
         events = self._epoll.poll(timeout)
         readers, writers = self._readers, self._writers
         for fd, mask in events:

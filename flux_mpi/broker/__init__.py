@@ -1,0 +1,1 @@
+"""One rank of an instance: routes messages, offers services, numbers events, keeps attributes."""

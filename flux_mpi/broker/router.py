@@ -1,0 +1,244 @@
+"""Where each message goes: pure, given a tree and something to send through.
+
+The router remembers every request it passed on or handed out until it is answered, so that a
+lost neighbour, a departed client or a cancel turns into answers and closings at once (after
+RFC 3's routing and RFC 6's disconnect rule).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Protocol
+
+from flux_mpi.broker.service import Request
+from flux_mpi.message.message import (
+    ANY,
+    CONTROL,
+    FIRST_CLIENT,
+    NORESPONSE,
+    REQUEST,
+    STREAMING,
+    UPSTREAM,
+    Message,
+)
+from flux_mpi.overlay.tree import Tree
+
+Key = tuple[tuple[int, ...], int]
+"""What identifies an open request here: its route so far, and its tag."""
+
+LOCAL = -2
+"""Destination: a service of this broker itself."""
+
+HOP_LIMIT = 256
+"""More hops than any tree has: a message that went round in circles, or a forged one."""
+
+
+class Outlet(Protocol):
+    """The four ways out of a router."""
+
+    def to_peer(self, rank: int, message: Message) -> None:
+        """Send to a neighbour in the tree."""
+
+    def to_client(self, client: int, message: Message) -> None:
+        """Send to a client of this broker."""
+
+    def to_caller(self, message: Message) -> None:
+        """A response to a call that this broker itself made."""
+
+    def to_service(self, request: Request) -> None:
+        """Hand a request to a service of this broker."""
+
+
+class Flight:
+    """A request that was passed on or handed out, and is not answered yet."""
+
+    __slots__ = ("to", "source", "topic", "streaming", "request")
+
+    def __init__(
+        self, to: int, source: int | None, topic: str, streaming: bool, request: Request | None
+    ) -> None:
+        self.to = to
+        self.source = source
+        self.topic = topic
+        self.streaming = streaming
+        self.request = request
+
+
+class Router:
+    """Routes requests and responses for one rank."""
+
+    def __init__(self, rank: int, tree: Tree, outlet: Outlet) -> None:
+        self.rank = rank
+        self.tree = tree
+        self.outlet = outlet
+        self.parent = tree.parent(rank)
+        self.services: dict[str, int] = {}
+        """Service name → LOCAL or the client that offers it."""
+        self.unreachable: set[int] = set()
+        """Neighbours that are gone."""
+        self._flights: dict[Key, Flight] = {}
+        self._of_client: dict[int, set[Key]] = {}
+        self._hops: dict[int, int | None] = {}
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def request(self, message: Message, source: int | None) -> None:
+        """Route a request that came from ``source`` (a neighbour, a client, None = this broker)."""
+        if source is not None:
+            message.route.append(source)
+        target = message.target
+        if target == ANY:
+            if message.flags & UPSTREAM:
+                message.flags &= ~UPSTREAM
+            else:
+                owner = self._owner(message.topic)
+                if owner is not None:
+                    self._deliver(message, owner, source)
+                    return
+            if self.parent is None:
+                self._refuse(message, errno.ENOSYS, f"{message.service}: no such service")
+            else:
+                self._forward(message, self.parent, source)
+        elif target == self.rank:
+            owner = self._owner(message.topic)
+            if owner is None:
+                self._refuse(
+                    message, errno.ENOSYS, f"{message.service}: no such service on rank {self.rank}"
+                )
+            else:
+                self._deliver(message, owner, source)
+        elif not 0 <= target < self.tree.size:
+            self._refuse(
+                message,
+                errno.EHOSTUNREACH,
+                f"rank {target}: no such rank, the instance has 0-{self.tree.size - 1}",
+            )
+        else:
+            if target not in self._hops:
+                self._hops[target] = self.tree.next_hop(self.rank, target)
+            hop = self._hops[target]
+            assert hop is not None
+            self._forward(message, hop, source)
+
+    def _owner(self, topic: str) -> int | None:
+        return self.services.get(topic.rpartition(".")[0] or topic)
+
+    def _refuse(self, message: Message, errnum: int, text: str) -> None:
+        if not message.flags & NORESPONSE:
+            self._return(message.failure(errnum, text))
+
+    def _forward(self, message: Message, peer: int, source: int | None) -> None:
+        if peer in self.unreachable or len(message.route) > HOP_LIMIT:
+            what = f"rank {message.target}" if message.target >= 0 else message.topic
+            self._refuse(message, errno.EHOSTUNREACH, f"{what}: rank {peer} on the way is lost")
+            return
+        if not message.flags & NORESPONSE:
+            self._open(message, peer, source, None)
+        self.outlet.to_peer(peer, message)
+
+    def _deliver(self, message: Message, owner: int, source: int | None) -> None:
+        if owner == LOCAL:
+            request = Request(message, self._answer)
+            if not message.flags & NORESPONSE:
+                self._open(message, LOCAL, source, request)
+            self.outlet.to_service(request)
+        else:
+            if not message.flags & NORESPONSE:
+                self._open(message, owner, source, None)
+            self.outlet.to_client(owner, message)
+
+    def _open(self, message: Message, to: int, source: int | None, request: Request | None) -> None:
+        key = (tuple(message.route), message.tag)
+        self._flights[key] = Flight(
+            to, source, message.topic, bool(message.flags & STREAMING), request
+        )
+        if source is not None and source >= FIRST_CLIENT:
+            self._of_client.setdefault(source, set()).add(key)
+
+    def _land(self, key: Key) -> Flight | None:
+        flight = self._flights.pop(key, None)
+        if flight is not None and flight.source is not None and flight.source >= FIRST_CLIENT:
+            keys = self._of_client.get(flight.source)
+            if keys is not None:
+                keys.discard(key)
+        return flight
+
+    # -- responses ------------------------------------------------------------------------------
+
+    def _answer(self, message: Message) -> None:
+        """A service of this broker answers."""
+        self.response(message, LOCAL)
+
+    def response(self, message: Message, source: int) -> None:
+        """Route a response that came from ``source`` (a neighbour, a client, LOCAL).
+
+        A response that nobody waits for, or not from there, is dropped: late, or forged.
+        """
+        key = (tuple(message.route), message.tag)
+        flight = self._flights.get(key)
+        if flight is None or flight.to != source:
+            return
+        if message.errnum or not flight.streaming:
+            self._land(key)
+        self._return(message)
+
+    def _return(self, message: Message) -> None:
+        if not message.route:
+            self.outlet.to_caller(message)
+            return
+        hop = message.route.pop()
+        if hop >= FIRST_CLIENT:
+            self.outlet.to_client(hop, message)
+        elif hop not in self.unreachable:
+            self.outlet.to_peer(hop, message)
+
+    # -- endings --------------------------------------------------------------------------------
+
+    def cancel(self, message: Message, source: int | None) -> None:
+        """The requester of ``message.tag`` wants no more answers."""
+        if source is not None:
+            message.route.append(source)
+        self._cancel((tuple(message.route), message.tag))
+
+    def _cancel(self, key: Key) -> None:
+        flight = self._land(key)
+        if flight is None:
+            return
+        if flight.request is not None:
+            flight.request.close()
+            return
+        control = Message(CONTROL, "cancel", tag=key[1], route=list(key[0]))
+        if flight.to >= FIRST_CLIENT:
+            self.outlet.to_client(flight.to, control)
+        elif flight.to not in self.unreachable:
+            self.outlet.to_peer(flight.to, control)
+
+    def client_gone(self, client: int) -> None:
+        """A client disconnected: what it asked is cancelled, what it was asked fails."""
+        for key in list(self._of_client.pop(client, ())):
+            self._cancel(key)
+        offered = [name for name, owner in self.services.items() if owner == client]
+        for name in offered:
+            del self.services[name]
+        if offered:
+            self._fail_flights(client, errno.ECONNRESET, "the client that offered it is gone")
+
+    def peer_gone(self, peer: int) -> None:
+        """A neighbour is lost: everything under way there fails, everything from there ends."""
+        self.unreachable.add(peer)
+        for key, flight in list(self._flights.items()):
+            if flight.source == peer:
+                self._cancel(key)
+        self._fail_flights(peer, errno.EHOSTUNREACH, f"rank {peer} was lost")
+
+    def _fail_flights(self, to: int, errnum: int, why: str) -> None:
+        for key, flight in list(self._flights.items()):
+            if flight.to == to and key in self._flights:
+                self._land(key)
+                message = Message(REQUEST, flight.topic, tag=key[1], route=list(key[0]))
+                self._return(message.failure(errnum, f"{flight.topic}: {why}"))
+
+    @property
+    def inflight(self) -> int:
+        """Open requests known here."""
+        return len(self._flights)

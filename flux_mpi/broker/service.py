@@ -1,0 +1,179 @@
+"""What a service sees of its broker: requests to answer, and calls to make.
+
+A service is any object whose methods take a ``Request``. ``Broker`` is the interface they are
+written against, so that tests can hand them something smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from flux_mpi.message.errors import FluxError, ServiceError
+from flux_mpi.message.message import ANY, NORESPONSE, STREAMING, Message, unpack
+from flux_mpi.reactor import Reactor
+
+__all__ = ["ANY", "Broker", "Handler", "Request", "Response", "Rpc", "ServiceError"]
+
+
+class Request:
+    """A request handed to a service; answer it with ``respond`` or ``error``."""
+
+    __slots__ = ("message", "_send", "_open", "_closers", "_payload")
+
+    def __init__(self, message: Message, send: Callable[[Message], None]) -> None:
+        self.message = message
+        self._send = send
+        self._open = not message.flags & NORESPONSE
+        self._closers: list[Callable[[], object]] | None = None
+        self._payload: Any = self
+
+    @property
+    def topic(self) -> str:
+        return self.message.topic
+
+    @property
+    def uid(self) -> int:
+        """User id of who asks, as the broker that took the request in saw it."""
+        return self.message.uid
+
+    @property
+    def payload(self) -> Any:
+        """What was asked, decoded once."""
+        if self._payload is self:
+            raw = self.message.payload
+            self._payload = None if raw is None else unpack(raw, strict_map_key=False)
+        return self._payload
+
+    @property
+    def streaming(self) -> bool:
+        return bool(self.message.flags & STREAMING)
+
+    @property
+    def open(self) -> bool:
+        """False once answered for good, cancelled, or when no answer is wanted."""
+        return self._open
+
+    def respond(self, payload: Any = None) -> None:
+        """Answer; on a stream, any number of times. A no-op once closed."""
+        if self._open:
+            if not self.message.flags & STREAMING:
+                self._open = False
+            self._send(self.message.answer(payload))
+
+    def error(self, errnum: int, text: str = "") -> None:
+        """End the request with an error; ENODATA ends a stream normally. A no-op once closed."""
+        if self._open:
+            self._open = False
+            self._send(self.message.failure(errnum, text))
+
+    def on_close(self, callback: Callable[[], object]) -> None:
+        """Call back when the requester cancels, disconnects or is lost."""
+        if self._closers is None:
+            self._closers = []
+        self._closers.append(callback)
+
+    def close(self) -> None:
+        """The requester is gone: nothing more is sent. Called by the broker."""
+        if self._open:
+            self._open = False
+            for callback in self._closers or ():
+                callback()
+
+
+class Response:
+    """An answer to a call of ours."""
+
+    __slots__ = ("message", "_payload")
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self._payload: Any = self
+
+    @property
+    def errnum(self) -> int:
+        """0, or a POSIX error number (ENODATA: the stream has ended)."""
+        return self.message.errnum
+
+    @property
+    def text(self) -> str:
+        """The error's text."""
+        body = self.message.body if self.message.errnum else ""
+        return body if isinstance(body, str) else ""
+
+    @property
+    def payload(self) -> Any:
+        if self._payload is self:
+            self._payload = self.message.body
+        return self._payload
+
+    def check(self) -> Any:
+        """The payload; raises FluxError when the answer is an error."""
+        if self.errnum:
+            raise FluxError(self.errnum, self.text)
+        return self.payload
+
+
+class Rpc:
+    """A call of ours under way."""
+
+    __slots__ = ("tag", "topic", "callback", "streaming", "_cancel")
+
+    def __init__(
+        self,
+        tag: int,
+        topic: str,
+        callback: Callable[[Response], object],
+        streaming: bool,
+        cancel: Callable[[Rpc], None],
+    ) -> None:
+        self.tag = tag
+        self.topic = topic
+        self.callback = callback
+        self.streaming = streaming
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        """Want no more answers; the service is told. Idempotent."""
+        self._cancel(self)
+
+
+Handler = Callable[[Request], object]
+
+
+class Broker(Protocol):
+    """What services may ask of the broker that hosts them."""
+
+    rank: int
+    size: int
+    reactor: Reactor
+
+    def register(self, name: str, methods: dict[str, Handler]) -> None:
+        """Offer service ``name``: topic ``name.method`` goes to ``methods[method]``."""
+
+    def rpc(
+        self,
+        topic: str,
+        payload: Any,
+        callback: Callable[[Response], object],
+        *,
+        rank: int = ANY,
+        streaming: bool = False,
+    ) -> Rpc:
+        """Call a service; ``callback`` gets every response, errors too."""
+
+    def send(self, topic: str, payload: Any, *, rank: int = ANY) -> None:
+        """Call a service that shall not answer."""
+
+    def publish(self, topic: str, payload: Any) -> None:
+        """Publish an event to the whole instance."""
+
+    def subscribe(self, prefix: str, callback: Callable[[str, int, Any], object]) -> None:
+        """Call ``callback(topic, sequence, payload)`` for events whose topic starts so."""
+
+    def log(self, level: int, component: str, text: str) -> None:
+        """Write to the log ring (levels of syslog: 3 err, 4 warning, 6 info, 7 debug)."""
+
+    @property
+    def attrs(self) -> Any:
+        """The broker's attributes: ``get(name)``, ``set(name, value)``, ``items()``."""

@@ -1,0 +1,1 @@
+"""The tree that joins an instance's brokers, and the transports that carry it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flux_mpi.broker.attributes import Attributes
@@ -86,7 +86,7 @@ class Broker:
 
     # -- services -------------------------------------------------------------------------------
 
-    def register(self, name: str, methods: dict[str, Handler]) -> None:
+    def register(self, name: str, methods: Mapping[str, Handler]) -> None:
         """Offer ``name.method`` for each of ``methods``; more may be added later."""
         self.router.services[name] = LOCAL
         self._handlers.setdefault(name, {}).update(methods)

@@ -13,6 +13,7 @@ import os
 import resource
 import socket
 import struct
+from functools import partial
 
 from flux_mpi.broker.broker import Broker
 from flux_mpi.broker.logring import DEBUG, ERR, WARNING
@@ -108,7 +109,7 @@ class ClientServer:
             sock.setblocking(False)
             client = _Client(next(self._numbers), sock, uid, self.broker.frame_limit)
             self._clients[client.number] = client
-            self.broker.reactor.add_reader(sock.fileno(), lambda c=client: self._read(c))
+            self.broker.reactor.add_reader(sock.fileno(), partial(self._read, client))
 
     def _accept_to_refuse(self) -> None:
         os.close(self._spare)

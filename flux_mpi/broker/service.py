@@ -6,7 +6,7 @@ written against, so that tests can hand them something smaller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flux_mpi.message.errors import FluxError, ServiceError
@@ -148,7 +148,7 @@ class Broker(Protocol):
     size: int
     reactor: Reactor
 
-    def register(self, name: str, methods: dict[str, Handler]) -> None:
+    def register(self, name: str, methods: Mapping[str, Handler]) -> None:
         """Offer service ``name``: topic ``name.method`` goes to ``methods[method]``."""
 
     def rpc(

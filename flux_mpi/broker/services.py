@@ -1,4 +1,4 @@
-"""The services that every broker offers about itself: broker, attr, log, event, service, overlay."""
+"""What every broker offers about itself: broker, attr, log, event, service, config, overlay."""
 
 from __future__ import annotations
 

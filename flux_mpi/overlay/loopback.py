@@ -7,6 +7,7 @@ is deferred by ``latency_s`` of the reactor's clock, so that no broker runs insi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from flux_mpi.overlay.transport import Transport
 from flux_mpi.reactor import Reactor
@@ -36,7 +37,7 @@ class Network:
         node.close()
         for peer in neighbours:
             other = self.nodes[peer]
-            self.reactor.call_later(self.latency_s, lambda o=other: o.peer_lost(rank))
+            self.reactor.call_later(self.latency_s, partial(other.peer_lost, rank))
 
 
 class LoopbackTransport(Transport):
@@ -72,9 +73,7 @@ class LoopbackTransport(Transport):
             if queue:
                 data = b"".join(queue)
                 queue.clear()
-                network.reactor.call_later(
-                    network.latency_s, lambda p=peer, d=data: self._deliver(p, d)
-                )
+                network.reactor.call_later(network.latency_s, partial(self._deliver, peer, data))
         self._dirty.clear()
 
     def _deliver(self, peer: int, data: bytes) -> None:

@@ -19,6 +19,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -163,7 +164,7 @@ class MPITransport(Transport):
                 bell.close()
                 continue
             self._strangers[bell] = bytearray()
-            self.reactor.add_reader(bell.fileno(), lambda b=bell: self._introduce(b))
+            self.reactor.add_reader(bell.fileno(), partial(self._introduce, bell))
             self._introduce(bell)
 
     def _introduce(self, bell: socket.socket) -> None:
@@ -247,16 +248,16 @@ class MPITransport(Transport):
             buffer = bytearray(status.Get_count(MPI.BYTE))
             peer = status.Get_source()
             request = message.Irecv([buffer, MPI.BYTE])
-            link = self._links.get(peer)
-            if link is None:  # a late buffer of a dropped peer: take it out of MPI's way
+            sender = self._links.get(peer)
+            if sender is None:  # a late buffer of a dropped peer: take it out of MPI's way
                 self._unfinished.append((request, b""))
                 continue
-            if not link.incoming and request.Test():
-                self._take(link, buffer)
+            if not sender.incoming and request.Test():
+                self._take(sender, buffer)
             else:
-                link.incoming.append((request, buffer))
+                sender.incoming.append((request, buffer))
                 self._receiving += 1
-                self._complete(link)
+                self._complete(sender)
         if self._receiving:
             self._watch()
         return count

@@ -41,7 +41,6 @@ def measure(options: argparse.Namespace) -> list[Row]:
         for future in futures:
             future.get(60)
         one_by_one = single / (time.perf_counter() - began)
-        handle.call("instance.shutdown", {"reason": "measured"})
     taken = statistics.median(seconds)
     return [
         Row(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from contextlib import closing
@@ -30,7 +31,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--mode",
         choices=sorted(ways.WAYS),
-        default="workers",
+        default="jobs",
         help="how members run: warm workers, a job a member, or a pool without flux-mpi "
         "(default: %(default)s)",
     )
@@ -89,6 +90,8 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a locale without × must not stop the study
+    # An instance that is told to stop sends its initial program SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     study: Study = options.study
     out: Path = options.out.resolve()
     os.environ.update(SINGLE_THREADED)  # inherited by every member, however it runs
@@ -130,7 +133,7 @@ def run(task: ways.Task, mode: str, tally: Tally) -> bool:
     progress = Progress(len(task.pending), sys.stderr)
     progress.draw()
     try:
-        # Closed at once on Ctrl-C, so that the way gives back what it holds.
+        # Closed at once on Ctrl-C, so that the way lets go of what it holds.
         with closing(ways.WAYS[mode](task)) as outcomes:
             for outcome in outcomes:
                 tally.busy_s += outcome.seconds
@@ -138,6 +141,9 @@ def run(task: ways.Task, mode: str, tally: Tally) -> bool:
                     tally.failures[outcome.index] = outcome.error
                 progress.add(ok=not outcome.error)
     except KeyboardInterrupt:
+        return True
+    except OSError as error:  # the instance went away under us
+        print(f"\nrun.py: {error}", file=sys.stderr)
         return True
     finally:
         progress.close()

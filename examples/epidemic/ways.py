@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from study import Study, run_member
+from study import Study, read_member, run_member
 
 HERE = Path(__file__).resolve().parent
 
@@ -45,6 +47,56 @@ def compute(study_path: str, index: int, fail: Sequence[int] = ()) -> float:
     return run_member(study, study.member(index), path.parent / "members", fail)
 
 
+def jobs(task: Task) -> Generator[Outcome, None, None]:
+    """One array of jobs, a process each; what a member says when it fails is in its log file."""
+    import flux_mpi
+    from flux_mpi.client.jobs import as_completed
+    from flux_mpi.formats.idset import IDSet
+
+    logs = task.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(HERE / "member.py"), "--study", str(task.out / "study.json")]
+    command += ["--index", "{cc}", "--fail", ",".join(map(str, sorted(task.fail)))]
+    members = sorted(task.pending)
+    with flux_mpi.Handle() as handle:
+        array = flux_mpi.submit(
+            command,
+            cc=IDSet(members),
+            name="member-{cc}",
+            output="/dev/null",
+            error=str(logs / "{cc}.err"),
+            handle=handle,
+        )
+        running = True
+        try:
+            for result in as_completed(array, handle=handle):
+                index = members[array.index(result.id)]
+                log = logs / f"{index}.err"
+                if result.success:
+                    log.unlink(missing_ok=True)
+                    yield Outcome(index, _seconds(task, index))
+                else:
+                    yield Outcome(index, 0.0, _last_line(log) or result.note or str(result))
+            running = False
+        finally:
+            if running:  # interrupted: nobody wants the rest
+                with contextlib.suppress(OSError):  # unless the instance has ended already
+                    flux_mpi.cancel(array, "the study was interrupted", handle=handle)
+
+
+def _seconds(task: Task, index: int) -> float:
+    result = read_member(task.study, task.study.member(index), task.out / "members")
+    return float(result["seconds"]) if result else 0.0
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
 def local(task: Task) -> Generator[Outcome, None, None]:
     path, fail = str(task.out / "study.json"), sorted(task.fail)
     with ProcessPoolExecutor(task.slots) as pool:
@@ -61,9 +113,20 @@ def local(task: Task) -> Generator[Outcome, None, None]:
 
 
 def slots(mode: str) -> int:
-    """How many members this way runs at a time: a core each."""
-    return len(os.sched_getaffinity(0))
+    """How many members this way runs at a time: one a core. Raises OSError without an instance."""
+    if mode == "local":
+        return len(os.sched_getaffinity(0))
+    import flux_mpi
+
+    with flux_mpi.Handle() as handle:
+        return int(handle.call("resource.info", {})["ncores"])
 
 
-WAYS: dict[str, Callable[[Task], Generator[Outcome, None, None]]] = {"local": local}
-TITLES = {"local": "a process pool"}
+WAYS: dict[str, Callable[[Task], Generator[Outcome, None, None]]] = {
+    "jobs": jobs,
+    "local": local,
+}
+TITLES = {
+    "jobs": "a job and a process a member",
+    "local": "a process pool without flux-mpi",
+}

@@ -191,6 +191,9 @@ class MPITransport(Transport):
     def _attach(self, link: _Link, bell: socket.socket) -> None:
         link.bell = bell
         self.reactor.add_reader(bell.fileno(), lambda: self._rung(link))
+        # What went to the other side before this bell was heard of came without a ring.
+        with contextlib.suppress(OSError):
+            bell.send(b"\0")
         self._watch()
         self._receive()
 

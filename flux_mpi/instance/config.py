@@ -1,0 +1,89 @@
+"""The instance's configuration: TOML files and ``key=value`` words, merged in order."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read; the text names the file or key."""
+
+
+def load(words: Sequence[str]) -> dict[str, Any]:
+    """Merge ``words``: each is a TOML file, or ``a.b.c=VALUE`` with a TOML value (or bare text).
+
+    Later words win. Raises ConfigError.
+    """
+    config: dict[str, Any] = {}
+    for word in words:
+        key, eq, value = word.partition("=")
+        if eq and "/" not in key:
+            _set(config, key.strip(), _value(value))
+        else:
+            _merge(config, _file(word), "")
+    return config
+
+
+def _file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"--conf: {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--conf: {path}: not TOML: {error}") from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text  # `--conf queue.policy=easy` without the quotes that TOML wants
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    if not all(tables) or not last:
+        raise ConfigError(f"--conf: {key!r} is no key: names joined by dots are required")
+    for name in tables:
+        below = config.setdefault(name, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--conf: {key}: {name} is set to a value already, not a table")
+        config = below
+    config[last] = value
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any], path: str) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict):
+            below = into.setdefault(key, {})
+            if not isinstance(below, dict):
+                raise ConfigError(f"--conf: {path}{key} is both a value and a table")
+            _merge(below, value, f"{path}{key}.")
+        else:
+            into[key] = value
+
+
+def get(config: dict[str, Any], key: str, default: Any) -> Any:
+    """The value at ``a.b.c``; raises ConfigError when its type is not that of ``default``."""
+    found: Any = config
+    for name in key.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return default
+        found = found[name]
+    if default is not None and not _fits(found, default):
+        raise ConfigError(f"--conf: {key}: {type(default).__name__} is required, found {found!r}")
+    return found
+
+
+def _fits(value: Any, like: Any) -> bool:
+    if isinstance(like, bool) or isinstance(value, bool):
+        return isinstance(like, bool) and isinstance(value, bool)
+    return isinstance(value, (int, float) if isinstance(like, float) else type(like))

@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     folder = out / "members"
     pending = [m.index for m in members if read_member(study, m, folder) is None]
     write_json(out / "study.json", study.as_json())
-    print(f"{len(members)} members, {len(members) - len(pending)} of them finished earlier")
+    print(f"{len(members)} members, {len(members) - len(pending)} of them finished earlier", flush=True)
 
     try:
         slots = options.slots or ways.slots(options.mode)

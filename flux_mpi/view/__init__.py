@@ -1,0 +1,1 @@
+"""What people look at: tables in user-defined formats, progress bars, trees."""

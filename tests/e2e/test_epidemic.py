@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,8 @@ def command(out: Path, *options: str, members: int = MEMBERS) -> list[str]:
 
 
 @pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    yield {
+def env() -> dict[str, str]:
+    return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("FLUX_", "PMI_", "OMPI_"))},
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",

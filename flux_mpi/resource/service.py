@@ -1,0 +1,232 @@
+"""The ``resource.*`` requests of ``docs/protocol.md``, answered from a `Monitor`. Rank 0 only."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from flux_mpi.broker.service import Broker, Request, ServiceError
+from flux_mpi.formats.idset import IDSet
+from flux_mpi.formats.rv1 import RSet
+from flux_mpi.resource.config import ResourceConfig
+from flux_mpi.resource.inventory import ResourceError
+from flux_mpi.resource.monitor import Monitor
+
+DEFINE_AFTER = 60.0
+"""Seconds after which R is what has reported until then: a rank that hangs must not hang all."""
+
+INFO, WARNING = 6, 4
+
+
+class Listener(Protocol):
+    """Who must know what can be scheduled: the job room.
+
+    ``define`` comes first, once every rank has reported, and again if R ever changes; the other
+    two only after it.
+    """
+
+    def define(self, resources: RSet, up: IDSet) -> None:
+        """The instance has ``resources``, of which the ranks in ``up`` can be used now."""
+
+    def change(self, up: IDSet) -> None:
+        """From now on the ranks in ``up`` can be used, and no others. Running jobs go on."""
+
+    def lost(self, ranks: IDSet) -> None:
+        """``ranks`` are gone with what ran there; `change` has been called."""
+
+
+class ResourceService:
+    """The resource service of an instance."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        hosts: Sequence[str],
+        listener: Listener,
+        *,
+        config: ResourceConfig | None = None,
+        expiration: float = 0.0,
+        allocated: Callable[[], RSet] | None = None,
+        record: Callable[[list[dict[str, Any]]], object] | None = None,
+        define_after: float = DEFINE_AFTER,
+        owner: int | None = None,
+    ) -> None:
+        """``hosts``: host name by rank. ``allocated()``: what jobs hold now.
+
+        ``record(events)`` keeps events for good (RFC 18 entries). ``define_after``: seconds to wait
+        for ranks that do not report. ``owner``: uid who may drain (default: this process's).
+        """
+        config = config or ResourceConfig()
+        self.broker = broker
+        self.listener = listener
+        self.allocated = allocated
+        self.owner = os.geteuid() if owner is None else owner
+        self._record = record
+        self._journals: dict[Request, None] = {}
+        self._up = IDSet()
+        self.monitor = Monitor(
+            hosts,
+            broker.reactor.now(),
+            exclude=config.exclude,
+            properties=config.properties,
+            expiration=expiration,
+        )
+        broker.register(
+            "resource",
+            {
+                "status": self.status,
+                "info": self.info,
+                "drain": self.drain,
+                "undrain": self.undrain,
+                "journal": self.journal,
+            },
+        )
+        self._deadline = broker.reactor.call_later(define_after, self._define_late)
+        broker.reactor.at_turn_end(self.turn_end)
+
+    # -- what happens to ranks
+
+    def hello(self, rank: int, info: Any) -> None:
+        """The agent of ``rank`` announces itself (``job-exec.hello``). Raises ServiceError."""
+        now = self.broker.reactor.now()
+        try:
+            changed = self.monitor.hello(rank, info, now)
+        except ResourceError as error:
+            raise ServiceError(error.errnum, str(error)) from None
+        if changed:
+            self._defined()
+        else:
+            self._define_when_settled()
+
+    def lost(self, ranks: Iterable[int]) -> None:
+        """``ranks`` are gone, and what ran there with them."""
+        gone = self.monitor.lost(ranks, self.broker.reactor.now())
+        if not self.monitor.defined:
+            self._define_when_settled()
+        elif gone:
+            self._changed()
+            self.listener.lost(gone)
+
+    def define(self, method: str = "dynamic-discovery") -> None:
+        """R is complete: begin to schedule."""
+        self._deadline.cancel()
+        self.monitor.define(self.broker.reactor.now(), method)
+        self._defined()
+
+    def turn_end(self) -> None:
+        """Log and tell what happened in this turn of the loop; called after each."""
+        monitor = self.monitor
+        if not monitor.pending:
+            return
+        monitor.flush(self.broker.reactor.now())
+        events = monitor.take_events()
+        if self._record is not None:
+            self._record(events)
+        for request in self._journals:
+            request.respond({"events": events})
+        if monitor.defined:
+            self._changed()
+
+    def _define_when_settled(self) -> None:
+        if self.monitor.settled and not self.monitor.defined:
+            self.define()
+
+    def _define_late(self) -> None:
+        if self.monitor.defined:
+            return
+        inventory = self.monitor.inventory
+        self.broker.log(
+            WARNING,
+            "resource",
+            f"ranks {inventory.missing} have not reported: going on with {len(inventory)} of "
+            f"{inventory.size}",
+        )
+        self.define()
+
+    def _defined(self) -> None:
+        self._up = self.monitor.up
+        self.listener.define(self.monitor.resource_set(), self._up)
+
+    def _changed(self) -> None:
+        up = self.monitor.up
+        if up is not self._up and up != self._up:
+            self._up = up
+            self.listener.change(up)
+
+    # -- requests
+
+    def status(self, request: Request) -> None:
+        monitor = self.monitor
+        allocated = RSet() if self.allocated is None else self.allocated()
+        request.respond(
+            {
+                "R": monitor.resource_set().to_dict(),
+                "allocated": allocated.to_dict(),
+                "drained": monitor.drain_info(),
+                "online": str(monitor.online),
+                "offline": str(monitor.offline),
+                "exclude": str(monitor.exclude),
+                "expiration": monitor.expiration,
+            }
+        )
+
+    def info(self, request: Request) -> None:
+        request.respond(self.monitor.inventory.totals())
+
+    def drain(self, request: Request) -> None:
+        body = self._owner_body(request)
+        ranks = self._try(self.monitor.drain, body)
+        self._changed_by(request, "drain", ranks, body.get("reason"))
+
+    def undrain(self, request: Request) -> None:
+        body = self._owner_body(request)
+        ranks = self._try(self.monitor.undrain, body)
+        self._changed_by(request, "undrain", ranks, body.get("reason"))
+
+    def journal(self, request: Request) -> None:
+        if not request.streaming:
+            raise ServiceError(
+                errno.EPROTO, "resource.journal answers many times: ask for a stream"
+            )
+        body = request.payload
+        # What is not told yet would come twice.
+        self.turn_end()
+        request.respond({"events": list(self.monitor.events)})
+        if type(body) is dict and body.get("follow"):
+            self._journals[request] = None
+            request.on_close(lambda: self._journals.pop(request, None))
+        else:
+            request.error(errno.ENODATA)
+
+    # -- helpers
+
+    def _try(self, act: Callable[[Any, Any, Any, float], IDSet], body: dict[str, Any]) -> IDSet:
+        try:
+            return act(
+                body.get("targets"),
+                body.get("reason"),
+                body.get("mode"),
+                self.broker.reactor.now(),
+            )
+        except ResourceError as error:
+            raise ServiceError(error.errnum, str(error)) from None
+
+    def _changed_by(self, request: Request, what: str, ranks: IDSet, reason: Any) -> None:
+        why = f": {reason}" if reason else ""
+        self.broker.log(INFO, "resource", f"{what} {ranks} by user {request.uid}{why}")
+        # The scheduler must know before the caller does.
+        if self.monitor.defined:
+            self._changed()
+        request.respond({})
+
+    def _owner_body(self, request: Request) -> dict[str, Any]:
+        if request.uid != self.owner:
+            raise ServiceError(errno.EPERM, "only the instance owner may drain or undrain")
+        body = request.payload
+        if type(body) is not dict:
+            raise ServiceError(
+                errno.EPROTO, f"{request.topic}: the payload must be a map, found {body!r}"
+            )
+        return body

@@ -1,0 +1,222 @@
+"""Dispatch: placements become tasks for ranks, and the ranks' reports become starts and ends.
+
+Pure bookkeeping of what really runs; the manager decides what a start or an end means.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from flux_mpi.job.arrays import JobArray
+from flux_mpi.job.eventlogs import tasks_per_node
+from flux_mpi.sched.placement import Placement
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+SIGKILL = 9
+
+
+@dataclass(slots=True)
+class ExecStart:
+    """The tasks that one rank is to start, and the specifications it has not got yet."""
+
+    specs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    jobs: list[list[Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Running:
+    """A job with tasks: which of its nodes (bits by the job's own node number) are still due."""
+
+    id: int
+    jobs: JobArray
+    k: int
+    row: int
+    placement: Placement
+    starting: int
+    pending: int
+    started: bool = False
+    status: int = 0
+    exits: list[list[int]] = field(default_factory=list)
+    kills: int = 0
+    """How often it was killed with SIGKILL."""
+
+    def pending_ranks(self) -> list[int]:
+        """The ranks that still have tasks of it."""
+        return [
+            part.rank for node, part in enumerate(self.placement.parts) if self.pending >> node & 1
+        ]
+
+
+class Outcome(NamedTuple):
+    """What a report means for a job: ``started``, ``failed`` (with a note) or ``ended``."""
+
+    kind: str
+    running: Running
+    note: str = ""
+
+
+class ExecRoot:
+    """The root's side of execution."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, Running] = {}
+        self._starts: dict[int, ExecStart] = {}
+        self._kills: list[tuple[int, int, int]] = []
+        self._forgets: dict[int, list[int]] = {}
+
+    # -- to the ranks ---------------------------------------------------------------------------
+
+    def dispatch(self, jobs: JobArray, k: int, row: int, placements: Iterable[Placement]) -> None:
+        """Start members ``k``… with these placements; their ledger rows begin at ``row``."""
+        key = jobs.first
+        starts = self._starts
+        for placement in placements:
+            jobid = jobs.id(k)
+            parts = placement.parts
+            nnodes = len(parts)
+            every = (1 << nnodes) - 1
+            self.running[jobid] = Running(jobid, jobs, k, row, placement, every, every)
+            if nnodes == 1 and "per-resource" not in jobs.jobspec.options:
+                size = jobs.shape.ntasks
+                counts = [size]
+            else:
+                counts = tasks_per_node(jobs, placement)
+                size = sum(counts)
+            first = 0
+            for node, (part, (cores, gpus)) in enumerate(zip(parts, placement.id_texts)):
+                rank = part.rank
+                start = starts.get(rank)
+                if start is None:
+                    start = starts[rank] = ExecStart()
+                if not jobs.sent_to >> rank & 1:
+                    jobs.sent_to |= 1 << rank
+                    start.specs[key] = task_spec(jobs)
+                ntasks = counts[node]
+                start.jobs.append([jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size])
+                first += ntasks
+            k += 1
+            row += 1
+
+    def kill(self, running: Running, signum: int) -> None:
+        """Signal the tasks of a job wherever it still has some."""
+        for rank in running.pending_ranks():
+            self._kills.append((rank, running.id, signum))
+
+    def forget(self, jobs: JobArray) -> None:
+        """No member of this array will run again: ranks may drop its specification."""
+        mask, rank = jobs.sent_to, 0
+        while mask:
+            if mask & 1:
+                self._forgets.setdefault(rank, []).append(jobs.first)
+            mask >>= 1
+            rank += 1
+        jobs.sent_to = 0
+
+    def take(
+        self,
+    ) -> tuple[dict[int, ExecStart], list[tuple[int, int, int]], dict[int, list[int]]]:
+        """What is to be sent since the last call: starts, kills (rank, id, signal), forgets."""
+        out = self._starts, self._kills, self._forgets
+        if self._starts:
+            self._starts = {}
+        if self._kills:
+            self._kills = []
+        if self._forgets:
+            self._forgets = {}
+        return out
+
+    # -- from the ranks -------------------------------------------------------------------------
+
+    def report(self, events: Iterable[list[Any]]) -> list[Outcome]:
+        """What these reports complete, in order. Reports of unknown jobs or nodes are ignored:
+        they are of jobs given up on. Raises ValueError when one is malformed."""
+        outcomes: list[Outcome] = []
+        for event in events:
+            try:
+                jobid, kind, _, node = event[0], event[1], event[2], event[3]
+            except (IndexError, TypeError):
+                raise ValueError(f"job-exec.report: malformed event {event!r}") from None
+            running = self.running.get(jobid)
+            if running is None:
+                continue
+            bit = 1 << node
+            if not running.pending & bit:
+                continue
+            if kind == "start":
+                running.starting &= ~bit
+            elif kind == "exit":
+                running.starting &= ~bit
+                running.pending &= ~bit
+                status = running.status
+                for exited in event[4]:
+                    code = shell_status(exited[2])
+                    if code > status:
+                        status = code
+                running.status = status
+                running.exits += event[4]
+            elif kind == "error":
+                running.starting &= ~bit
+                running.pending &= ~bit
+                code = NOT_FOUND if event[4] == errno.ENOENT else NOT_EXECUTABLE
+                running.status = max(running.status, code << 8)
+                running.starting = 0
+                outcomes.append(Outcome("failed", running, str(event[5])))
+            else:
+                raise ValueError(f"job-exec.report: unknown kind of event {kind!r}")
+            if not running.starting and not running.started:
+                running.started = True
+                if kind != "error":
+                    outcomes.append(Outcome("started", running))
+            if not running.pending:
+                del self.running[jobid]
+                outcomes.append(Outcome("ended", running))
+        return outcomes
+
+    def lost(self, ranks: int) -> list[tuple[Running, int]]:
+        """The jobs with tasks on these ranks (a bitmask), each with one such rank; their tasks
+        there count as killed. The caller ends those that have none left (``gone``)."""
+        hit = []
+        for running in self.running.values():
+            if not running.placement.ranks_mask & ranks:
+                continue
+            where = -1
+            for node, part in enumerate(running.placement.parts):
+                if running.pending >> node & 1 and ranks >> part.rank & 1:
+                    running.pending &= ~(1 << node)
+                    running.starting &= ~(1 << node)
+                    where = part.rank
+            if where >= 0:
+                running.status = max(running.status, (128 + SIGKILL) << 8)
+                hit.append((running, where))
+        for rank in [rank for rank in self._starts if ranks >> rank & 1]:
+            del self._starts[rank]
+        return hit
+
+    def gone(self, running: Running) -> bool:
+        """Whether no tasks are left; it is then dropped."""
+        if running.pending:
+            return False
+        self.running.pop(running.id, None)
+        return True
+
+
+def shell_status(wait_status: int) -> int:
+    """A task's wait status as the job shell exits with: a signal n becomes exit code 128 + n."""
+    signum = wait_status & 0x7F
+    return (128 + signum) << 8 if signum else wait_status
+
+
+def task_spec(jobs: JobArray) -> dict[str, Any]:
+    """What a rank needs to run members of an array, templates unexpanded."""
+    spec = jobs.jobspec
+    return {
+        "command": spec.command,
+        "env": spec.environment,
+        "cwd": spec.cwd,
+        "options": spec.options,
+        "params": jobs.params,
+        "job_name": spec.name,
+    }

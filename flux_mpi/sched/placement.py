@@ -1,0 +1,133 @@
+"""Where one job runs: an immutable value that says everything about its resources.
+
+Equal placements are one object within a scheduler, so that the texts derived from them (idsets,
+node lists, summaries) are made once however many members run there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from flux_mpi.formats.idset import IDSet
+from flux_mpi.formats.rv1 import RSet
+
+
+class Part(NamedTuple):
+    """The share of one rank; ``cores`` and ``gpus`` are bitmasks of the rank's logical ids."""
+
+    rank: int
+    slots: int
+    cores: int
+    gpus: int
+
+
+class Placement:
+    """The resources of one job: its parts, ascending by rank.
+
+    ``key`` is whatever the scheduler that made it needs to take the resources back.
+    """
+
+    __slots__ = (
+        "parts",
+        "key",
+        "hosts",
+        "ranks_mask",
+        "_texts",
+        "_ranks",
+        "_rset",
+        "_summary",
+        "_facts",
+    )
+
+    def __init__(self, parts: Sequence[Part], hosts: Sequence[str], key: Any = None) -> None:
+        self.parts = tuple(parts)
+        self.hosts = tuple(hosts)
+        self.key = key
+        mask = 0
+        for part in self.parts:
+            mask |= 1 << part.rank
+        self.ranks_mask = mask
+        self._texts: tuple[tuple[str, str], ...] | None = None
+        self._ranks: str | None = None
+        self._rset: RSet | None = None
+        self._summary: str | None = None
+        self._facts: dict[str, Any] | None = None
+
+    @property
+    def nnodes(self) -> int:
+        return len(self.parts)
+
+    @property
+    def ncores(self) -> int:
+        return sum(part.cores.bit_count() for part in self.parts)
+
+    @property
+    def ngpus(self) -> int:
+        return sum(part.gpus.bit_count() for part in self.parts)
+
+    @property
+    def nslots(self) -> int:
+        return sum(part.slots for part in self.parts)
+
+    @property
+    def ranks(self) -> str:
+        """The ranks as an idset, such as ``0-3``."""
+        if self._ranks is None:
+            self._ranks = str(IDSet(part.rank for part in self.parts))
+        return self._ranks
+
+    @property
+    def id_texts(self) -> tuple[tuple[str, str], ...]:
+        """For each part the idsets of its cores and GPUs."""
+        if self._texts is None:
+            self._texts = tuple(
+                (str(IDSet.from_mask(part.cores)), str(IDSet.from_mask(part.gpus)))
+                for part in self.parts
+            )
+        return self._texts
+
+    @property
+    def rset(self) -> RSet:
+        """As a resource set (RFC 20)."""
+        if self._rset is None:
+            self._rset = RSet(
+                {part.rank: IDSet.from_mask(part.cores) for part in self.parts},
+                {part.rank: IDSet.from_mask(part.gpus) for part in self.parts if part.gpus},
+                {part.rank: host for part, host in zip(self.parts, self.hosts)},
+                nslots=self.nslots or None,
+            )
+        return self._rset
+
+    @property
+    def summary(self) -> str:
+        """RFC 27's ``resource_summary``, such as ``rank[0-1]/core[0-3]``."""
+        if self._summary is None:
+            self._summary = self.rset.summary()
+        return self._summary
+
+    @property
+    def nodelist(self) -> str:
+        """The hosts as a hostlist, one for each rank."""
+        return str(self.rset.hostlist)
+
+    def facts(self) -> dict[str, Any]:
+        """``nnodes ncores ngpus ranks nodelist``, made once; do not change it."""
+        if self._facts is None:
+            self._facts = {
+                "nnodes": self.nnodes,
+                "ncores": self.ncores,
+                "ngpus": self.ngpus,
+                "ranks": self.ranks,
+                "nodelist": self.nodelist,
+            }
+        return self._facts
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placement) and self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+    def __repr__(self) -> str:
+        return f"Placement({self.summary})"

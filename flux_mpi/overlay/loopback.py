@@ -49,6 +49,7 @@ class LoopbackTransport(Transport):
         self.rank = rank
         self.size = len(network.hosts)
         self.hosts = network.hosts
+        self.cards = [None] * self.size
         self.links: dict[int, list[bytes]] = {}
         self._dirty: set[int] = set()
 

@@ -6,16 +6,21 @@ receiver to take part). A receiver gives *credits* back as it takes buffers in: 
 sender's traffic to everyone once about 64 small messages to one peer lie undrained.
 
 MPI has no descriptor to sleep on, so neighbours on one node also hold a stream socket, the
-*bell*: a byte through it says "probe now", and its end says "that process is gone", at once and
-without heartbeats. Links without a bell (other nodes, or a bell that failed) are polled.
+*bell*. A ring says how many buffers were sent in all: a receiver that has had fewer keeps
+probing, because a message can take more of MPI's progress than a fixed number of probes gives it
+(measured: over UCX, three empty probes after a ring miss one in some hundreds). The end of a bell
+says "that process is gone", at once and without heartbeats. Links without a bell (other nodes, or
+a bell that failed) are polled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -36,8 +41,9 @@ CREDITS = 16
 RETURN_AT = 8
 """Credits given back at the latest once this many buffers were taken in."""
 HEADER = struct.Struct(">I")
-BOOT_RECORD = 320
-"""Bytes each rank contributes to the exchange at start-up."""
+"""Each buffer begins with the credits it gives back."""
+COUNT = struct.Struct(">I")
+COUNT_MASK = 0xFFFFFFFF
 EMPTY_PROBES = 3
 """Consecutive empty probes before sleeping: fewer leave messages behind a bell already heard."""
 
@@ -48,7 +54,7 @@ _BOOT_PAUSE_S = 0.0005
 
 class _Link:
     __slots__ = (
-        "peer", "queue", "queued", "credits", "taken", "bell", "incoming",
+        "peer", "queue", "queued", "credits", "taken", "bell", "incoming", "rung", "announced",
         "sent_bytes", "received_bytes", "sent_buffers", "received_buffers", "stalls",
     )  # fmt: skip
 
@@ -63,10 +69,15 @@ class _Link:
         self.sent_bytes = self.received_bytes = 0
         self.sent_buffers = self.received_buffers = 0
         self.stalls = 0
+        self.rung = bytearray()
+        self.announced = 0
 
 
 class MPITransport(Transport):
-    """Links over ``comm``; bells in ``rundir`` (a folder of this process alone, mode 0700)."""
+    """Links over ``comm``; bells in ``rundir`` (a folder of this process alone, mode 0700).
+
+    Creating one is collective. ``card`` is what this rank wants the others to know (msgpack).
+    """
 
     def __init__(
         self,
@@ -76,6 +87,7 @@ class MPITransport(Transport):
         hostname: str,
         *,
         tag: int = 1,
+        card: Any = None,
         doorbell: bool = True,
         timeout_s: float = 60.0,
     ) -> None:
@@ -101,30 +113,44 @@ class MPITransport(Transport):
             self._listener.bind(path)
             self._listener.listen(256)
             self._listener.setblocking(False)
-        records = self._exchange([hostname, path], timeout_s)
-        self.hosts = [record[0] for record in records]
-        self._bells = [record[1] for record in records]
+        everyone = self._exchange([hostname, path, card], timeout_s)
+        self.hosts = [each[0] for each in everyone]
+        self._bells = [each[1] for each in everyone]
+        self.cards = [each[2] for each in everyone]
 
-    def _exchange(self, mine: list[str], timeout_s: float) -> list[list[str]]:
-        """Everyone's ``[hostname, bell path]``, by rank. Raises FluxError (ETIMEDOUT)."""
-        packed = msgpack.packb(mine)
-        if len(packed) > BOOT_RECORD - 2:
-            raise FluxError(36, f"run directory or host name too long: {mine}")
-        record = len(packed).to_bytes(2, "big") + packed
-        out = bytearray(BOOT_RECORD * self.size)
-        request = self.comm.Iallgather(
-            [record.ljust(BOOT_RECORD, b"\0"), MPI.BYTE], [out, BOOT_RECORD, MPI.BYTE]
-        )
+    def _exchange(self, mine: list[Any], timeout_s: float) -> list[list[Any]]:
+        """Everyone's card, by rank. Raises FluxError (ETIMEDOUT)."""
         deadline = time.monotonic() + timeout_s
+        packed = msgpack.packb(mine)
+        longest = bytearray(4)
+        self._await(
+            self.comm.Iallreduce(
+                [len(packed).to_bytes(4, sys.byteorder), 1, MPI.INT32_T],
+                [longest, 1, MPI.INT32_T],
+                MPI.MAX,
+            ),
+            deadline,
+        )
+        width = int.from_bytes(longest, sys.byteorder)
+        everyone = bytearray(width * self.size)
+        self._await(
+            self.comm.Iallgather(
+                [packed.ljust(width, b"\0"), width, MPI.BYTE], [everyone, width, MPI.BYTE]
+            ),
+            deadline,
+        )
+        cards = []
+        for at in range(0, len(everyone), width):
+            reader = msgpack.Unpacker()
+            reader.feed(everyone[at : at + width])
+            cards.append(reader.unpack())  # what pads a shorter card is left unread
+        return cards
+
+    def _await(self, request: MPI.Request, deadline: float) -> None:
         while not request.Test():
             if time.monotonic() > deadline:
-                raise FluxError(110, f"not all {self.size} ranks came up within {timeout_s:g} s")
+                raise FluxError(errno.ETIMEDOUT, f"not all {self.size} ranks came up in time")
             time.sleep(_BOOT_PAUSE_S)
-        records = []
-        for at in range(0, len(out), BOOT_RECORD):
-            length = int.from_bytes(out[at : at + 2], "big")
-            records.append(msgpack.unpackb(bytes(out[at + 2 : at + 2 + length])))
-        return records
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -191,9 +217,7 @@ class MPITransport(Transport):
     def _attach(self, link: _Link, bell: socket.socket) -> None:
         link.bell = bell
         self.reactor.add_reader(bell.fileno(), lambda: self._rung(link))
-        # What went to the other side before this bell was heard of came without a ring.
-        with contextlib.suppress(OSError):
-            bell.send(b"\0")
+        self._ring(link)  # what went out before this bell was heard of came without a ring
         self._watch()
         self._receive()
 
@@ -201,32 +225,56 @@ class MPITransport(Transport):
 
     def _watch(self) -> None:
         """Poll if, and only if, something can arrive or finish without a bell."""
-        blind = self._unfinished or self._receiving
-        if not blind:
-            blind = any(link.bell is None for link in self._links.values())
+        blind = bool(self._unfinished or self._receiving) or any(
+            link.bell is None or self._owed(link) for link in self._links.values()
+        )
         self.reactor.set_polled(self._poll if blind and not self._closed else None)
 
     def _poll(self) -> bool:
         before = len(self._unfinished)
         self._reap()
         busy = self._receive() > 0 or len(self._unfinished) < before
-        if not self._unfinished and not self._receiving:
-            self._watch()
+        if not busy:
+            for link in self._links.values():
+                if self._owed(link):
+                    self._ring(link)  # wakes the sender: its MPI may have to take part
+        self._watch()
         return busy
+
+    def _ring(self, link: _Link) -> None:
+        """Say how many buffers went out. Credits bound the rings unread, so they always fit."""
+        if link.bell is not None:
+            # A broken bell is seen by its reader.
+            with contextlib.suppress(OSError):
+                link.bell.send(COUNT.pack(link.sent_buffers & COUNT_MASK))
 
     def _rung(self, link: _Link) -> None:
         bell = link.bell
         if bell is None:
             return
         try:
-            gone = not bell.recv(4096)
+            data = bell.recv(4096)
+            gone = not data
         except BlockingIOError:
-            gone = False
+            return
         except OSError:
-            gone = True
+            data, gone = b"", True
+        link.rung += data
+        whole = len(link.rung) // COUNT.size * COUNT.size
+        if whole:
+            (link.announced,) = COUNT.unpack_from(link.rung, whole - COUNT.size)
+            del link.rung[:whole]
         self._receive()
         if gone and link.peer in self._links:
             self._lose(link, "its process ended")
+        elif self._owed(link):
+            self._watch()
+
+    @staticmethod
+    def _owed(link: _Link) -> bool:
+        """Whether the peer has announced more than has arrived."""
+        behind = (link.announced - link.received_buffers) & COUNT_MASK
+        return 0 < behind <= COUNT_MASK // 2
 
     def _lose(self, link: _Link, why: str) -> None:
         self.drop(link.peer)
@@ -276,10 +324,10 @@ class MPITransport(Transport):
             link.credits += returned
             if link.queue:
                 self._dirty.add(link.peer)
+        link.received_buffers += 1
         if len(buffer) == HEADER.size:
             return
         link.taken += 1
-        link.received_buffers += 1
         link.received_bytes += len(buffer) - HEADER.size
         if link.taken >= RETURN_AT:
             self._dirty.add(link.peer)
@@ -320,10 +368,8 @@ class MPITransport(Transport):
             # Nothing to say but "go on": costs no credit, and there are never more than a few.
             self._isend(link, b"")
             sent = True
-        if sent and link.bell is not None:
-            # A full bell has rung already; a broken one is seen by the reader.
-            with contextlib.suppress(OSError):
-                link.bell.send(b"\0")
+        if sent:
+            self._ring(link)
 
     def _cut(self, link: _Link) -> bytes:
         """The next buffer's worth of the link's queue."""
@@ -344,9 +390,8 @@ class MPITransport(Transport):
         buffer = HEADER.pack(link.taken) + part
         link.taken = 0
         request = self.comm.Isend([buffer, MPI.BYTE], link.peer, self.tag)
-        if part:
-            link.sent_buffers += 1
-            link.sent_bytes += len(part)
+        link.sent_buffers += 1
+        link.sent_bytes += len(part)
         if not request.Test():
             self._unfinished.append((request, buffer))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Any
 
 DataCallback = Callable[[int, bytes], None]
 LostCallback = Callable[[int, str], None]
@@ -20,6 +21,8 @@ class Transport(ABC):
     size: int
     hosts: list[str]
     """The node of each rank, by rank."""
+    cards: list[Any]
+    """What each rank told the others when it came up, by rank."""
 
     def __init__(self) -> None:
         self.on_data: DataCallback = lambda peer, data: None

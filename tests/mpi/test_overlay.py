@@ -44,7 +44,7 @@ def broker(fanout=2, doorbell=True):
 def serve_until_all(this, done):
     """Turn until every rank is ``done``; all keep serving the others meanwhile."""
     arrived = None
-    deadline = this.reactor.monotonic() + 30
+    deadline = this.reactor.monotonic() + 12
     while True:
         this.reactor.turn(0.002)
         assert this.reactor.monotonic() < deadline, "the ranks did not finish"

@@ -589,10 +589,10 @@ def _validate_dependencies(value: object, field: str) -> None:
 
 
 def _validate_constraints(value: object, field: str) -> None:
-    from flux_mpi.formats import constraint
+    from flux_mpi.formats.constraint import validate
 
     try:
-        constraint.validate(_object(value, field))
+        validate(_object(value, field))
     except ValueError as err:
         raise JobspecError(field, str(err), "a constraint (RFC 31)") from None
 

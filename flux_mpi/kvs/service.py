@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
+from flux_mpi.formats.eventlog import compact
 from flux_mpi.kvs.keys import shown
 from flux_mpi.kvs.store import PRIMARY, Commit, Store
 from flux_mpi.kvs.watch import Notice, VersionWaiter, Watcher
 
 JOB_PREFIX = "job-"
 """A job's own namespace is this and its id in decimal."""
+
+LOG_ERR = 3
 
 _T = TypeVar("_T")
 
@@ -169,6 +172,22 @@ class KvsService:
         self._tell(done.notices)
         return done.version
 
+    def keep(self, key: str, value: Any) -> None:
+        """As `put`, but a store that refuses is logged: for records nobody waits for."""
+        self._keep([[key, value]])
+
+    def keep_events(self, key: str, events: Iterable[dict[str, Any]]) -> None:
+        """Append RFC 18 events, as dicts, to the event log at ``key``; refusals as in `keep`."""
+        lines = "".join(f"{compact(event)}\n" for event in events)
+        if lines:
+            self._keep([[key, lines, "append"]])
+
+    def _keep(self, ops: list[list[Any]]) -> None:
+        try:
+            self.apply(ops)
+        except ServiceError as error:
+            self.broker.log(LOG_ERR, "kvs", f"not kept: {error}")
+
     def close_jobs(self, jobids: Iterable[int]) -> None:
         """These jobs are over: archive and remove the namespaces they made."""
         if not self._job_names:
@@ -181,7 +200,7 @@ class KvsService:
                 notices = self.store.archive(name, f"{self._job_key(jobid)}.guest").notices
             except ServiceError as error:
                 # A full store must not also leave the namespaces of dead jobs behind.
-                self.broker.log(3, "kvs", f"{name}: not archived: {error}")
+                self.broker.log(LOG_ERR, "kvs", f"{name}: not archived: {error}")
                 notices = self.store.remove_namespace(name)
             self._tell(notices)
 

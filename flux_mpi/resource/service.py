@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
+from flux_mpi.formats.eventlog import compact
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.resource.config import ResourceConfig
@@ -37,6 +38,16 @@ class Listener(Protocol):
         """``ranks`` are gone with what ran there; `change` has been called."""
 
 
+class Keeper(Protocol):
+    """Where records are kept: the key-value store."""
+
+    def keep(self, key: str, value: Any) -> None:
+        """Put ``value``; must not raise."""
+
+    def keep_events(self, key: str, events: Iterable[dict[str, Any]]) -> None:
+        """Append RFC 18 events to the event log at ``key``; must not raise."""
+
+
 class ResourceService:
     """The resource service of an instance."""
 
@@ -49,21 +60,22 @@ class ResourceService:
         config: ResourceConfig | None = None,
         expiration: float = 0.0,
         allocated: Callable[[], RSet] | None = None,
-        record: Callable[[list[dict[str, Any]]], object] | None = None,
+        keeper: Keeper | None = None,
         define_after: float = DEFINE_AFTER,
         owner: int | None = None,
     ) -> None:
         """``hosts``: host name by rank. ``allocated()``: what jobs hold now.
 
-        ``record(events)`` keeps events for good (RFC 18 entries). ``define_after``: seconds to wait
-        for ranks that do not report. ``owner``: uid who may drain (default: this process's).
+        ``keeper`` gets ``resource.R`` and ``resource.eventlog``, as in Flux. ``define_after``:
+        seconds to wait for ranks that do not report. ``owner``: uid who may drain (default: this
+        process's).
         """
         config = config or ResourceConfig()
         self.broker = broker
         self.listener = listener
         self.allocated = allocated
         self.owner = os.geteuid() if owner is None else owner
-        self._record = record
+        self._keeper = keeper
         self._journals: dict[Request, None] = {}
         self._up = IDSet()
         self.monitor = Monitor(
@@ -122,8 +134,8 @@ class ResourceService:
             return
         monitor.flush(self.broker.reactor.now())
         events = monitor.take_events()
-        if self._record is not None:
-            self._record(events)
+        if self._keeper is not None:
+            self._keeper.keep_events("resource.eventlog", events)
         for request in self._journals:
             request.respond({"events": events})
         if monitor.defined:
@@ -147,7 +159,10 @@ class ResourceService:
 
     def _defined(self) -> None:
         self._up = self.monitor.up
-        self.listener.define(self.monitor.resource_set(), self._up)
+        resources = self.monitor.resource_set()
+        if self._keeper is not None:
+            self._keeper.keep("resource.R", compact(resources.to_dict()))
+        self.listener.define(resources, self._up)
 
     def _changed(self) -> None:
         up = self.monitor.up

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flux_mpi.broker.service import Handler, Request, ServiceError
+from flux_mpi.formats.eventlog import parse_log
 from flux_mpi.kvs.service import KvsService
 from flux_mpi.kvs.store import Limits, Store
 from flux_mpi.message.message import REQUEST, STREAMING, Message, pack
@@ -188,3 +189,21 @@ def test_stats(broker: FakeBroker, kvs: KvsService) -> None:
     stats = broker.ask("kvs.stats")
     assert stats["bytes"] > 1000
     assert stats["namespaces"] == {"primary": 1}
+
+
+def test_event_logs_are_kept_as_lines(broker: FakeBroker, kvs: KvsService) -> None:
+    first = {"timestamp": 1.5, "name": "drain", "context": {"reason": "bad ƒ"}}
+    second = {"timestamp": 2.0, "name": "undrain"}
+    kvs.keep_events("resource.eventlog", [first])
+    kvs.keep_events("resource.eventlog", [])
+    kvs.keep_events("resource.eventlog", [second])
+    text = broker.ask("kvs.lookup", key="resource.eventlog")["value"]
+    assert [event.to_dict() for event in parse_log(text)] == [first, second]
+
+
+def test_records_that_find_no_room_are_logged(broker: FakeBroker) -> None:
+    kvs = KvsService(broker, Store(Limits(value=5), owner=UID))  # type: ignore[arg-type]
+    kvs.keep("a", "x" * 6)
+    kvs.keep_events("log", [{"timestamp": 1.0, "name": "a"}])
+    assert len(broker.logged) == 2
+    refused(errno.ENOENT, broker, "kvs.lookup", key="a")

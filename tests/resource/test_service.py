@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -79,10 +80,18 @@ class World:
             HOSTS,
             self.jobs,
             owner=OWNER,
-            record=lambda events: self.recorded.extend(event["name"] for event in events),
+            keeper=self,
             define_after=30.0,
             **options,
         )
+
+    def keep(self, key: str, value: Any) -> None:
+        assert key == "resource.R"
+        self.kept_r = RSet.parse(value)
+
+    def keep_events(self, key: str, events: Iterable[dict[str, Any]]) -> None:
+        assert key == "resource.eventlog"
+        self.recorded.extend(event["name"] for event in events)
 
     def hello(self, *ranks: int) -> None:
         for rank in ranks:
@@ -110,6 +119,7 @@ def test_scheduling_begins_when_all_have_reported() -> None:
     world.service.turn_end()
     assert world.jobs.take() == []
     assert world.recorded == ["restart", "online", "online", "resource-define"]
+    assert world.kept_r == world.service.monitor.resource_set()
 
 
 def test_a_rank_that_hangs_is_not_waited_for_for_ever() -> None:

@@ -1,0 +1,234 @@
+"""A job's ``spec``, compiled once on a rank: what is alike in all members is prepared here.
+
+The spec is that of ``exec.start`` in ``docs/protocol.md``. What a member or a task needs beyond it
+is filled in by ``Plan.member``; specs without templates pay nothing for that.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from flux_mpi.formats.idset import IDSet
+from flux_mpi.shell import affinity
+from flux_mpi.shell.env import encode, encode_all, scrub
+
+CAPTURE = "kvs"
+FILE = "file"
+NONE = "none"
+
+TRUNCATE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+"""Always O_APPEND: tasks that share a file must not overwrite each other's output."""
+
+_SIZE_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
+LIMIT_MOST = 10**9
+"""Most bytes that ``output.limit`` may ask for."""
+
+
+class PlanError(ValueError):
+    """A spec that cannot be run: the text names the option."""
+
+
+class Stream:
+    """Where a task's stdout or stderr goes."""
+
+    __slots__ = ("kind", "path", "label", "by_task", "by_node")
+
+    def __init__(self, kind: str, path: str, label: bool) -> None:
+        self.kind = kind
+        self.path = path
+        self.label = label
+        self.by_task = "{{task" in path
+        self.by_node = "{{node" in path
+
+
+class Member:
+    """What one job of an array runs; the strings may still hold tags of the job shell."""
+
+    __slots__ = ("argv", "env", "cwd", "name", "stdout", "stderr", "stdin_path")
+
+    def __init__(
+        self,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        name: str,
+        stdout: Stream,
+        stderr: Stream,
+        stdin_path: str,
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        self.name = name
+        self.stdout = stdout
+        self.stderr = stderr
+        self.stdin_path = stdin_path
+
+
+class Plan:
+    """A spec, ready to run. Raises PlanError when an option in it makes no sense."""
+
+    __slots__ = (
+        "key",
+        "spec",
+        "params",
+        "size",
+        "nnodes",
+        "env",
+        "argv",
+        "cwd",
+        "first",
+        "templated",
+        "tagged",
+        "cpu_mode",
+        "cpu_sets",
+        "gpu_mode",
+        "gpu_sets",
+        "stdin",
+        "limits",
+        "truncate",
+        "output_limit",
+        "captured",
+        "sent",
+    )
+
+    def __init__(self, key: int, spec: dict[str, Any], nnodes: int, size: int) -> None:
+        self.key = key
+        self.spec = spec
+        self.params = spec.get("params")
+        self.size = size
+        self.nnodes = nnodes
+        options = spec.get("options") or {}
+        try:
+            self.cpu_mode, self.cpu_sets = affinity.parse(
+                "cpu-affinity", options.get("cpu-affinity")
+            )
+            self.gpu_mode, self.gpu_sets = affinity.parse(
+                "gpu-affinity", options.get("gpu-affinity")
+            )
+        except affinity.AffinityError as error:
+            raise PlanError(str(error)) from None
+        output = _table(options, "output")
+        self.truncate = output.get("mode", "truncate") != "append"
+        self.output_limit = _size(output.get("limit"))
+        stdin = _table(_table(options, "input"), "stdin")
+        self.stdin = stdin.get("type") or (FILE if stdin.get("path") else "null")
+        self.limits = _limits(_table(options, "rlimit"))
+        self.templated = self.params is not None
+        self.first = self._member(spec)
+        first = self.first
+        # Tags of the job shell are filled in once the job and task are known.
+        self.tagged = (
+            any("{{" in word for word in first.argv)
+            or "{{" in first.stdout.path + first.stderr.path + first.stdin_path
+            or self.templated
+        )
+        self.captured = first.stdout.kind == CAPTURE and first.stderr.kind == CAPTURE
+        self.argv = [encode(word) for word in first.argv]
+        self.cwd = encode(first.cwd)
+        self.env = encode_all(scrub(spec.get("env") or {}))
+        self.env[b"FLUX_TASK_RANK"] = b"0"
+        self.env[b"FLUX_TASK_LOCAL_ID"] = b"0"
+        self.env[b"FLUX_JOB_SIZE"] = b"%d" % size
+        self.env[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
+        if self.gpu_mode != affinity.OFF:
+            self.env[b"CUDA_VISIBLE_DEVICES"] = b"-1"  # no GPU that is not the job's
+            self.env.setdefault(b"CUDA_DEVICE_ORDER", b"PCI_BUS_ID")
+        self.sent = False
+        """Has the supervisor been given ``env``?"""
+
+    def member(self, index: int) -> Member:
+        """What the ``index``-th job of the array runs. Raises ValueError for a bad template."""
+        if not self.templated:
+            return self.first
+        from flux_mpi.formats import templates
+
+        fields = {
+            name: self.spec.get(name) for name in ("command", "env", "cwd", "options", "job_name")
+        }
+        return self._member(templates.expand(fields, **self._parameters(index)))
+
+    def _parameters(self, index: int) -> dict[str, Any]:
+        params = self.params or {}
+        if "rows" in params:
+            rows = params["rows"]
+            return {"row": rows[index], "seq": index, "nseq": len(rows)}
+        cc = params["cc"]
+        if isinstance(cc, str):
+            cc = params["cc"] = IDSet.parse(cc)
+        return {"cc": cc.nth(index), "seq": index, "nseq": len(cc)}
+
+    def _member(self, spec: dict[str, Any]) -> Member:
+        options = spec.get("options") or {}
+        output = _table(options, "output")
+        stdout = _stream(_table(output, "stdout"), None)
+        stderr = _stream(_table(output, "stderr"), stdout)
+        stdin = _table(_table(options, "input"), "stdin")
+        argv = list(spec["command"])
+        return Member(
+            argv,
+            spec.get("env") or {},
+            spec.get("cwd") or "",
+            spec.get("job_name") or os.path.basename(argv[0] if argv else ""),
+            stdout,
+            stderr,
+            str(stdin.get("path") or ""),
+        )
+
+
+def _table(options: dict[str, Any], name: str) -> dict[str, Any]:
+    """A nested table of options; options may also be spelled ``"a.b"``, as ``-o a.b=c`` is read."""
+    found = options.get(name)
+    table = dict(found) if isinstance(found, dict) else {}
+    for key, value in options.items():
+        head, dot, tail = key.partition(".")
+        if dot and head == name:
+            table.setdefault(tail, value)
+    return table
+
+
+def _stream(table: dict[str, Any], default: Stream | None) -> Stream:
+    path = str(table.get("path") or "")
+    kind = table.get("type") or (FILE if path else "")
+    if not kind:
+        if default is not None:
+            return default
+        kind = CAPTURE
+    if kind not in (CAPTURE, FILE, NONE, "term"):
+        raise PlanError(f"output type: expected kvs, file, none or term, found {kind!r}")
+    if kind == FILE and not path:
+        raise PlanError("output to a file needs output.stdout.path or output.stderr.path")
+    return Stream(kind, path, bool(table.get("label")))
+
+
+def _size(value: object) -> int:
+    """Bytes of an ``output.limit``: a number with an optional unit k, M or G. Raises PlanError."""
+    if value is None:
+        return LIMIT_MOST
+    text = str(value).strip()
+    number = text.rstrip("kKMG")
+    try:
+        size = int(float(number) * _SIZE_UNITS[text[len(number) :]])
+    except (ValueError, KeyError, OverflowError):
+        raise PlanError(f"output.limit: expected a size such as 10M, found {value!r}") from None
+    if not 0 <= size <= LIMIT_MOST:
+        raise PlanError(f"output.limit: expected at most 1G, found {value!r}")
+    return size
+
+
+def _limits(table: dict[str, Any]) -> dict[str, int] | None:
+    """Soft resource limits that differ from what tasks inherit anyway."""
+    if not table:
+        return None
+    import resource
+
+    wanted: dict[str, int] = {}
+    for name, value in table.items():
+        which = getattr(resource, f"RLIMIT_{str(name).upper()}", None)
+        if which is None or not isinstance(value, int) or isinstance(value, bool):
+            raise PlanError(f"rlimit: {name}={value!r} is no resource limit")
+        if resource.getrlimit(which)[0] != value:
+            wanted[str(name)] = value
+    return wanted or None

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
+from flux_mpi.formats.templates import expand_shell
 from flux_mpi.shell import affinity
 from flux_mpi.shell.affinity import Topology
 from flux_mpi.shell.env import encode
@@ -207,11 +208,10 @@ class Agent:
     ) -> None:
         """Command the job's tasks. Raises OSError, ValueError, LookupError before the first."""
         f58 = fluid.encode(job.id).encode()
-        delta = {
-            b"FLUX_JOB_ID": f58,
-            b"FLUX_JOB_ID_PATH": self._path + f58,
-            b"FLUX_KVS_NAMESPACE": b"job-%d" % job.id,
-        }
+        delta = plan.variables(member) if plan.env_tags else {}
+        delta[b"FLUX_JOB_ID"] = f58
+        delta[b"FLUX_JOB_ID_PATH"] = self._path + f58
+        delta[b"FLUX_KVS_NAMESPACE"] = b"job-%d" % job.id
         if self._scratch_dir:
             tmpdir = f"{self._scratch_dir}/jobtmp-{job.nodeid}-{f58.decode()}"
             self._scratch.make(tmpdir)
@@ -251,11 +251,6 @@ class Agent:
     ) -> list[tuple[Any, ...]]:
         """Operands of the spawn command of each task, in full generality."""
         member = plan.member(index)
-        if plan.templated:
-            for name, value in member.env.items():
-                encoded = encode(name)
-                if encoded in plan.env and plan.env[encoded] != (new := encode(value)):
-                    delta.setdefault(encoded, new)
         cpus = self._topology.shares(plan.cpu_mode, plan.cpu_sets, cores, job.ntasks)
         visible: list[str] | None = None
         if plan.gpu_mode != affinity.OFF:
@@ -289,9 +284,7 @@ class Agent:
         def expand(text: str, local: int) -> str:
             if "{{" not in text:
                 return text
-            from flux_mpi.formats import templates
-
-            return templates.expand_shell(
+            return expand_shell(
                 text,
                 jobid=job.id,
                 name=name,

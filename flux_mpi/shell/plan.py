@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from flux_mpi.formats.idset import IDSet
+from flux_mpi.formats.templates import expand, has_tags
 from flux_mpi.shell import affinity
 from flux_mpi.shell.env import encode, encode_all, scrub
 
@@ -20,6 +21,9 @@ NONE = "none"
 TRUNCATE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 """Always O_APPEND: tasks that share a file must not overwrite each other's output."""
+
+_TEMPLATED = ("command", "cwd", "options", "job_name")
+"""Fields of a spec, besides the environment, that may hold tags of an array."""
 
 _SIZE_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 LIMIT_MOST = 10**9
@@ -46,12 +50,11 @@ class Stream:
 class Member:
     """What one job of an array runs; the strings may still hold tags of the job shell."""
 
-    __slots__ = ("argv", "env", "cwd", "name", "stdout", "stderr", "stdin_path")
+    __slots__ = ("argv", "cwd", "name", "stdout", "stderr", "stdin_path")
 
     def __init__(
         self,
         argv: list[str],
-        env: dict[str, str],
         cwd: str,
         name: str,
         stdout: Stream,
@@ -59,7 +62,6 @@ class Member:
         stdin_path: str,
     ) -> None:
         self.argv = argv
-        self.env = env
         self.cwd = cwd
         self.name = name
         self.stdout = stdout
@@ -81,6 +83,7 @@ class Plan:
         "cwd",
         "first",
         "templated",
+        "env_tags",
         "tagged",
         "cpu_mode",
         "cpu_sets",
@@ -116,7 +119,12 @@ class Plan:
         stdin = _table(_table(options, "input"), "stdin")
         self.stdin = stdin.get("type") or (FILE if stdin.get("path") else "null")
         self.limits = _limits(_table(options, "rlimit"))
-        self.templated = self.params is not None
+        self.templated = False
+        self.env_tags: dict[bytes, str] = {}
+        environ = scrub(spec.get("env") or {})
+        if self.params is not None:
+            self.templated = has_tags([spec.get(name) for name in _TEMPLATED])
+            self.env_tags = {encode(k): v for k, v in environ.items() if has_tags(v)}
         self.first = self._member(spec)
         first = self.first
         # Tags of the job shell are filled in once the job and task are known.
@@ -128,7 +136,7 @@ class Plan:
         self.captured = first.stdout.kind == CAPTURE and first.stderr.kind == CAPTURE
         self.argv = [encode(word) for word in first.argv]
         self.cwd = encode(first.cwd)
-        self.env = encode_all(scrub(spec.get("env") or {}))
+        self.env = encode_all(environ)
         self.env[b"FLUX_TASK_RANK"] = b"0"
         self.env[b"FLUX_TASK_LOCAL_ID"] = b"0"
         self.env[b"FLUX_JOB_SIZE"] = b"%d" % size
@@ -143,12 +151,18 @@ class Plan:
         """What the ``index``-th job of the array runs. Raises ValueError for a bad template."""
         if not self.templated:
             return self.first
-        from flux_mpi.formats import templates
+        fields = {name: self.spec.get(name) for name in _TEMPLATED}
+        return self._member(expand(fields, **self._parameters(index)))
 
-        fields = {
-            name: self.spec.get(name) for name in ("command", "env", "cwd", "options", "job_name")
+    def variables(self, index: int) -> dict[bytes, bytes]:
+        """The environment variables that differ between jobs of the array.
+
+        Raises ValueError for a bad template.
+        """
+        parameters = self._parameters(index)
+        return {
+            name: encode(expand(value, **parameters)) for name, value in self.env_tags.items()
         }
-        return self._member(templates.expand(fields, **self._parameters(index)))
 
     def _parameters(self, index: int) -> dict[str, Any]:
         params = self.params or {}
@@ -169,7 +183,6 @@ class Plan:
         argv = list(spec["command"])
         return Member(
             argv,
-            spec.get("env") or {},
             spec.get("cwd") or "",
             spec.get("job_name") or os.path.basename(argv[0] if argv else ""),
             stdout,
@@ -210,7 +223,10 @@ def _size(value: object) -> int:
     text = str(value).strip()
     number = text.rstrip("kKMG")
     try:
-        size = int(float(number) * _SIZE_UNITS[text[len(number) :]])
+        size = int(float(number) * _TEMPLATED = ("command", "cwd", "options", "job_name")
+"""Fields of a spec, besides the environment, that may hold tags of an array."""
+
+_SIZE_UNITS[text[len(number) :]])
     except (ValueError, KeyError, OverflowError):
         raise PlanError(f"output.limit: expected a size such as 10M, found {value!r}") from None
     if not 0 <= size <= LIMIT_MOST:

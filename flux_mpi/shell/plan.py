@@ -160,9 +160,7 @@ class Plan:
         Raises ValueError for a bad template.
         """
         parameters = self._parameters(index)
-        return {
-            name: encode(expand(value, **parameters)) for name, value in self.env_tags.items()
-        }
+        return {name: encode(expand(value, **parameters)) for name, value in self.env_tags.items()}
 
     def _parameters(self, index: int) -> dict[str, Any]:
         params = self.params or {}
@@ -223,10 +221,7 @@ def _size(value: object) -> int:
     text = str(value).strip()
     number = text.rstrip("kKMG")
     try:
-        size = int(float(number) * _TEMPLATED = ("command", "cwd", "options", "job_name")
-"""Fields of a spec, besides the environment, that may hold tags of an array."""
-
-_SIZE_UNITS[text[len(number) :]])
+        size = int(float(number) * _SIZE_UNITS[text[len(number) :]])
     except (ValueError, KeyError, OverflowError):
         raise PlanError(f"output.limit: expected a size such as 10M, found {value!r}") from None
     if not 0 <= size <= LIMIT_MOST:

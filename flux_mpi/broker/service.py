@@ -168,8 +168,13 @@ class Broker(Protocol):
     def publish(self, topic: str, payload: Any) -> None:
         """Publish an event to the whole instance."""
 
-    def subscribe(self, prefix: str, callback: Callable[[str, int, Any], object]) -> None:
-        """Call ``callback(topic, sequence, payload)`` for events whose topic starts so."""
+    def subscribe(
+        self, prefix: str, callback: Callable[[str, int, Any], object]
+    ) -> Callable[[], None]:
+        """Call ``callback(topic, sequence, payload)`` for events whose topic starts so.
+
+        Returns how to stop.
+        """
 
     def log(self, level: int, component: str, text: str) -> None:
         """Write to the log ring (levels of syslog: 3 err, 4 warning, 6 info, 7 debug)."""

@@ -87,11 +87,10 @@ def _short(options: StartOptions, word: str, words: Sequence[str], at: int) -> i
     letters = word[1:]
     while letters:
         letter, letters = letters[0], letters[1:]
-        for name, short, takes, _ in TABLE:
-            if short == letter:
-                break
-        else:
+        known = [(name, takes) for name, short, takes, _ in TABLE if short == letter]
+        if not known:
             raise UsageError(f"unrecognized option -{letter}")
+        name, takes = known[0]
         if not takes:
             _apply(options, name, "")
             continue

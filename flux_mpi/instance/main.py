@@ -1,0 +1,248 @@
+"""The broker's process: from the words after ``start`` to an exit status.
+
+Thin: reads options and configuration, brings MPI up where there is more than one rank, puts the
+node together on the real reactor, runs it, and leaves in an order that leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from typing import Any
+
+from flux_mpi.broker.clients import ClientServer
+from flux_mpi.broker.logring import DEBUG, ERR, INFO
+from flux_mpi.instance import config as configuration
+from flux_mpi.instance import launcher
+from flux_mpi.instance.node import Node, Settings
+from flux_mpi.instance.options import StartOptions, UsageError, parse
+from flux_mpi.message.errors import FluxError
+from flux_mpi.overlay.loopback import single
+from flux_mpi.overlay.transport import Transport
+from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
+from flux_mpi.reactor.epoll import EpollReactor
+from flux_mpi.resource.discovery import discover
+from flux_mpi.resource.division import RankResources, claim, divide
+from flux_mpi.resource.inventory import ResourceError
+from flux_mpi.shell.link import Link
+
+SOCKET_PATH_LIMIT = 100
+"""Longest usable socket path: the kernel's 107 bytes, less what our names may still grow."""
+FINALIZE_BOUND_S = 5.0
+"""``MPI_Finalize`` waits for every rank; one that died unseen must not keep us."""
+
+
+class StartError(Exception):
+    """The instance cannot start; the text says why and what to do."""
+
+
+def main() -> int:
+    """Run the broker of this rank; returns its exit status."""
+    launch = launcher.detect()
+    rundir = ""
+    try:
+        options = parse(sys.argv[1:])
+        settings = _settings(options, launch)
+        rundir = _make_rundir(settings)
+        return _Process(options, settings, launch, rundir).run()
+    except (UsageError, StartError, FluxError, ResourceError, configuration.ConfigError) as error:
+        # What is wrong on one rank mostly is on all: say it once.
+        if launch.rank == 0:
+            _say(str(error))
+        return 1
+    finally:
+        if rundir:
+            shutil.rmtree(rundir, ignore_errors=True)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"flux-mpi: {text}\n".encode(errors="surrogateescape"))
+
+
+def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
+    config = configuration.load(options.conf)
+    command = options.command
+    if launch.rank == 0 and not command:
+        if not os.isatty(0):
+            raise StartError(
+                "start: no COMMAND was given, and standard input is no terminal for a shell"
+            )
+        command = [os.environ.get("SHELL") or "/bin/sh", "-i"]
+    elif len(command) == 1 and " " in command[0] and not os.access(command[0], os.X_OK):
+        # One word with spaces in it is a line for the shell, as with Flux.
+        command = [os.environ.get("SHELL") or "/bin/sh", "-c", command[0]]
+    environ = _own_environment()
+    if options.statedir is not None:
+        os.makedirs(options.statedir, mode=0o700, exist_ok=True)
+        options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
+    get = configuration.get
+    fanout = options.fanout or get(config, "tbon.fanout", DEFAULT_FANOUT)
+    return Settings(
+        config=config,
+        attributes=options.setattr,
+        fanout=fanout,
+        command=command,
+        environ=environ,
+        cwd=os.getcwd(),
+        join_timeout_s=get(config, "broker.join-timeout", 60.0),
+        cleanup_timeout_s=get(config, "broker.cleanup-timeout", 20.0),
+        shutdown_timeout_s=get(config, "broker.shutdown-timeout", 10.0),
+        kill_grace_s=get(config, "broker.kill-grace", 2.0),
+        stderr_level=(ERR, INFO, DEBUG)[min(options.verbose, 2)],
+        frame_limit=get(config, "broker.max-frame", 64 << 20),
+        boot_method=launch.launcher or "single",
+    )
+
+
+def _own_environment() -> dict[str, str]:
+    """The environment for programs: ours, with ``flux-mpi`` to be found on PATH."""
+    environ = dict(os.environ)
+    if shutil.which("flux-mpi") is None:
+        # Last, so that nothing the user has on PATH changes its meaning.
+        beside = os.path.dirname(sys.executable)
+        environ["PATH"] = f"{environ.get('PATH', os.defpath)}:{beside}"
+    return environ
+
+
+def _make_rundir(settings: Settings) -> str:
+    wanted = settings.attributes.pop("rundir", None)
+    if wanted is not None:
+        os.makedirs(wanted, mode=0o700, exist_ok=True)
+    base = wanted or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(base)) + 40 > SOCKET_PATH_LIMIT:
+        if wanted is not None:
+            raise StartError(f"rundir: {base} is too long for a socket's path")
+        base = "/tmp"
+    try:
+        return tempfile.mkdtemp(prefix="flux-mpi-", dir=base)
+    except OSError as error:
+        raise StartError(f"cannot make a run directory in {base}: {error.strerror}") from None
+
+
+class _Process:
+    """This rank's process around its node."""
+
+    def __init__(
+        self, options: StartOptions, settings: Settings, launch: launcher.Launch, rundir: str
+    ) -> None:
+        self.options = options
+        self.settings = settings
+        self.launch = launch
+        self.rundir = rundir
+        self.reactor = EpollReactor()
+        self.mpi: Any = None
+        self._status = 1
+        self._orderly = False
+
+    def run(self) -> int:
+        """Start, turn until the node leaves, end."""
+        link = Link.from_environment(self.reactor, os.environ)
+        if link is None:
+            raise StartError("a broker is started by 'flux-mpi start', never by itself")
+        link.set_run_directory(self.rundir)
+        transport, resources = self._connect()
+        tree = Tree(transport.hosts, self.settings.fanout)
+        path = os.path.join(self.rundir, f"local-{transport.rank}")
+        node = Node(
+            self.reactor,
+            transport,
+            tree,
+            link,
+            resources,
+            self.settings,
+            rundir=self.rundir,
+            uri=f"local://{path}",
+            uid=os.geteuid(),
+            leave=self._leave,
+            say=_say,
+        )
+        door = ClientServer(node.broker, path)
+        node.open()
+        try:
+            self.reactor.run()
+        finally:
+            node.exec.close()
+            door.close()
+        transport.flush()
+        link.flush()
+        self._finish(transport, link)
+        return self._status if transport.rank == 0 or not self._orderly else 0
+
+    def _leave(self, status: int, orderly: bool) -> None:
+        self._status, self._orderly = status, orderly
+        self.reactor.stop()
+
+    # -- up -------------------------------------------------------------------------------------
+
+    def _connect(self) -> tuple[Transport, RankResources]:
+        topology = discover()
+        cores, gpus = self.options.cores_per_rank, self.options.gpus_per_rank
+        if self.launch.size == 1:
+            resources = divide(topology, 0, 1, cores_per_rank=cores, gpus_per_rank=gpus)
+            return single(self.reactor, topology.hostname), resources
+        comm = self._init_mpi()
+        from flux_mpi.overlay.mpi import MPITransport
+
+        transport = MPITransport(
+            comm,
+            self.reactor,
+            self.rundir,
+            topology.hostname,
+            card=claim(topology),
+            doorbell=configuration.get(self.settings.config, "overlay.doorbell", True),
+            timeout_s=self.settings.join_timeout_s,
+        )
+        here = [rank for rank, host in enumerate(transport.hosts) if host == topology.hostname]
+        resources = divide(
+            topology,
+            here.index(transport.rank),
+            len(here),
+            claims=[transport.cards[rank] for rank in here],
+            cores_per_rank=cores,
+            gpus_per_rank=gpus,
+        )
+        return transport, resources
+
+    def _init_mpi(self) -> Any:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+        mpi4py.rc.finalize = False
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            raise StartError(
+                f"MPI cannot be loaded: {error}; install one with: pip install 'flux-mpi[mpich]'"
+            ) from None
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        self.mpi = MPI
+        trap = launcher.singleton_trap(self.launch, MPI.COMM_WORLD.Get_size())
+        if trap is not None:
+            raise StartError(trap)
+        return MPI.COMM_WORLD
+
+    # -- down -----------------------------------------------------------------------------------
+
+    def _finish(self, transport: Transport, link: Link) -> None:
+        if self.mpi is None:
+            return
+        if not self._orderly:
+            # Someone is missing: MPI_Finalize would wait for them for ever.
+            link.finalize_for_us()
+            link.flush()
+            return
+        transport.close()
+        watchdog = threading.Timer(FINALIZE_BOUND_S, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        self.mpi.Finalize()
+        watchdog.cancel()
+
+    def _give_up(self) -> None:
+        shutil.rmtree(self.rundir, ignore_errors=True)
+        os._exit(self._status)

@@ -1,0 +1,334 @@
+"""One broker of an instance put together: its services, its agent, its life.
+
+Everything that touches the world is handed in: the reactor, the transport, the link to the
+supervisor, the door for clients. A simulation hands in others and runs the very same code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_mpi import __version__
+from flux_mpi.broker.broker import Broker
+from flux_mpi.broker.logring import DEBUG, ERR, INFO, LEVELS, Entry
+from flux_mpi.broker.membership import Membership
+from flux_mpi.broker.service import Request
+from flux_mpi.broker.services import BrokerServices
+from flux_mpi.instance.lifecycle import CLEANUP, JOIN, LEFT, SHUTDOWN, Lifecycle, exit_status
+from flux_mpi.message.message import Message
+from flux_mpi.overlay.transport import Transport
+from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
+from flux_mpi.reactor import Reactor, Timer
+from flux_mpi.resource.division import RankResources
+from flux_mpi.shell.env import scrub_job
+from flux_mpi.shell.service import ExecService
+
+if TYPE_CHECKING:
+    from flux_mpi.instance.root import Root
+    from flux_mpi.shell.link import Link, Process
+
+SIGTERM, SIGKILL, SIGHUP = 15, 9, 1
+
+
+class Settings:
+    """What an instance is started with; the same on every rank."""
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any] | None = None,
+        attributes: Mapping[str, str] | None = None,
+        fanout: int = DEFAULT_FANOUT,
+        command: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        cwd: str = "",
+        join_timeout_s: float = 60.0,
+        cleanup_timeout_s: float = 20.0,
+        shutdown_timeout_s: float = 10.0,
+        kill_grace_s: float = 2.0,
+        stderr_level: int = ERR,
+        frame_limit: int = 64 << 20,
+        boot_method: str = "single",
+    ) -> None:
+        self.config = config or {}
+        self.attributes = dict(attributes or {})
+        self.fanout = fanout
+        self.command = list(command)
+        self.environ = dict(os.environ if environ is None else environ)
+        self.cwd = cwd
+        self.join_timeout_s = join_timeout_s
+        self.cleanup_timeout_s = cleanup_timeout_s
+        self.shutdown_timeout_s = shutdown_timeout_s
+        self.kill_grace_s = kill_grace_s
+        self.stderr_level = stderr_level
+        self.frame_limit = frame_limit
+        self.boot_method = boot_method
+
+
+class Node:
+    """One rank. ``leave(status, orderly)`` is called once, when it is time to end the process."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        transport: Transport,
+        tree: Tree,
+        link: Link,
+        resources: RankResources,
+        settings: Settings,
+        *,
+        rundir: str,
+        uri: str,
+        uid: int,
+        leave: Callable[[int, bool], object],
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        self.reactor = reactor
+        self.settings = settings
+        self.resources = resources
+        self.rundir = rundir
+        self.uri = uri
+        self.link = link
+        self._leave = leave
+        self._say = say
+        self._timer: Timer | None = None
+        self._program: Process | None = None
+        self._programs_started = False
+        self._said_bye = False
+        self.broker = broker = Broker(
+            reactor, transport, tree, uid=uid, frame_limit=settings.frame_limit
+        )
+        self.hosts = transport.hosts
+        self.membership = (
+            Membership(tree, transport.hosts, reactor.now()) if broker.rank == 0 else None
+        )
+        self._define_attributes(tree)
+        broker.ring.follow(self._logged)
+        BrokerServices(broker, settings.config, self.membership)
+        self.exec = ExecService(
+            broker,
+            link,
+            hostname=resources.hostname,
+            rundir=rundir,
+            uri=uri,
+            path=broker.attrs.get("jobid-path"),
+            topology=(
+                {core: sorted(cpus) for core, cpus in enumerate(resources.cores)}
+                if resources.binding
+                else None
+            ),
+            environ=settings.environ,
+        )
+        self.life = Lifecycle(self, root=broker.rank == 0, children=set(broker.children))
+        link.on_signal = self._signalled
+        link.on_lost = self._supervisor_lost
+        broker.on_peer_lost.append(self._peer_lost)
+        broker.control("shutdown", lambda message, peer: self.life.shutdown())
+        broker.control("bye", self._bye)
+        self.root: Root | None = None
+        if broker.rank == 0:
+            # Here, so that no other rank loads a scheduler, nor the NumPy it counts with.
+            from flux_mpi.instance.root import Root
+
+            self.root = Root(self)
+            broker.register("log", {"forward": self._forwarded})
+
+    def open(self) -> None:
+        """Begin: link up with the neighbours and announce what this rank has.
+
+        Register whatever else acts at a turn's end before; the transport must come last.
+        """
+        self.broker.open()
+        self.enter(JOIN)
+        self.exec.announce(self.resources.hello(self.broker.rank))
+        if self.broker.rank:
+            self.life.joined()
+
+    # -- attributes -----------------------------------------------------------------------------
+
+    def _define_attributes(self, tree: Tree) -> None:
+        broker, settings = self.broker, self.settings
+        environ = settings.environ
+        path = environ.get("FLUX_JOB_ID_PATH", "/") if environ.get("FLUX_JOB_ID") else "/"
+        defaults: dict[str, object] = {
+            "broker.cleanup-timeout": f"{settings.cleanup_timeout_s:g}s",
+            "broker.shutdown-timeout": f"{settings.shutdown_timeout_s:g}s",
+            "log-forward-level": ERR,
+            "log-level": DEBUG,
+            "log-ring-size": 1024,
+            "log-stderr-level": settings.stderr_level,
+            "log-stderr-mode": "leader",
+        }
+        for name, value in {**defaults, **settings.attributes}.items():
+            broker.attrs.set(name, value)
+        for name, value in {
+            "broker.boot-method": settings.boot_method,
+            "broker.pid": os.getpid(),
+            "broker.quorum": broker.size,
+            "broker.starttime": f"{self.reactor.now():.2f}",
+            "hostlist": _hostlist(self.hosts),
+            "hostname": self.resources.hostname,
+            "instance-level": len([part for part in path.split("/") if part]),
+            "jobid-path": path,
+            "local-uri": self.uri,
+            "rank": broker.rank,
+            "rundir": self.rundir,
+            "security.owner": broker.uid,
+            "size": broker.size,
+            "tbon.descendants": len(tree.subtree(broker.rank)) - 1,
+            "tbon.fanout": tree.fanout,
+            "tbon.level": tree.level(broker.rank),
+            "tbon.maxlevel": tree.maxlevel,
+            "tbon.topo": f"kary:{tree.fanout}",
+            "version": __version__,
+        }.items():
+            broker.attrs.define(name, value)
+        if path != "/":
+            broker.attrs.define("jobid", environ["FLUX_JOB_ID"])
+            if environ.get("FLUX_URI"):
+                broker.attrs.define("parent-uri", environ["FLUX_URI"])
+
+    # -- log ------------------------------------------------------------------------------------
+
+    def _logged(self, entry: Entry) -> None:
+        broker = self.broker
+        level = entry[1]
+        if broker.rank == 0:
+            if level <= int(broker.attrs.get("log-stderr-level")):
+                _, _, component, rank, text = entry
+                self._say(f"{component}.{LEVELS[level]}[{rank}]: {text}")
+        elif level <= int(broker.attrs.get("log-forward-level")):
+            broker.send("log.forward", list(entry), rank=0)
+
+    def _forwarded(self, request: Request) -> None:
+        when, level, component, rank, text = request.payload
+        self.broker.ring.append((float(when), int(level), str(component), int(rank), str(text)))
+
+    # -- what happens ---------------------------------------------------------------------------
+
+    def _signalled(self, signum: int) -> None:
+        if self.root is not None:
+            self.root.signalled(signum, 0)
+        else:
+            # A launcher signals all of its ranks; the root counts each signal once.
+            self.broker.send("instance.signal", {"signum": signum, "rank": self.broker.rank})
+
+    def _supervisor_lost(self) -> None:
+        self.broker.log(ERR, "broker", "the supervisor of this rank is gone")
+        self.life.abort(1)
+
+    def _peer_lost(self, peer: int, why: str) -> None:
+        if peer == self.broker.parent:
+            if not self._said_bye:
+                self.broker.log(ERR, "overlay", f"lost the parent, rank {peer}: {why}")
+                self.life.parent_lost()
+            return
+        if self.life.level not in (SHUTDOWN, LEFT):
+            self.broker.log(ERR, "overlay", f"lost rank {peer}: {why}")
+        if self.broker.rank == 0:
+            assert self.root is not None
+            self.root.link_lost(peer, why)
+        else:
+            self.broker.send("instance.lost", {"rank": peer, "why": why}, rank=0)
+        self.life.child_gone(peer)
+
+    def _bye(self, message: Message, peer: int) -> None:
+        if peer in self.broker.children:
+            self.broker.children.discard(peer)
+            self.broker.transport.drop(peer)
+            self.life.child_gone(peer)
+
+    # -- the world of the lifecycle -------------------------------------------------------------
+
+    def enter(self, level: str) -> None:
+        """The lifecycle's level has changed."""
+        self.broker.log(DEBUG, "broker", f"{level}")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        settings = self.settings
+        bound = {
+            JOIN: settings.join_timeout_s,
+            CLEANUP: settings.cleanup_timeout_s,
+            SHUTDOWN: settings.shutdown_timeout_s,
+        }.get(level)
+        if bound is not None:
+            self._timer = self.reactor.call_later(bound, self._expired)
+
+    def _expired(self) -> None:
+        level = self.life.level
+        text = f"{level}: not done in time"
+        if level == JOIN and self.membership is not None:
+            missing = ", ".join(map(str, self.membership.ranks("offline")))
+            text = f"ranks that did not come up in time: {missing}"
+        self.broker.log(ERR, "broker", text)
+        self.life.expired()
+
+    def start_program(self) -> None:
+        """Run the initial program, if there is one to run."""
+        command = self.settings.command
+        if not command:
+            return  # a simulation drives the instance from outside
+        env = scrub_job(self.settings.environ)
+        env["FLUX_URI"] = self.uri
+        self.broker.log(INFO, "broker", f"running {' '.join(command)}")
+        self._program = self.link.run(
+            command,
+            env=env,
+            cwd=self.settings.cwd,
+            stdin="inherit",
+            stdout="inherit",
+            stderr="inherit",
+            on_exit=lambda status: self.life.program_ended(exit_status(status)),
+            on_fail=self._program_failed,
+        )
+
+    def _program_failed(self, errnum: int, what: str) -> None:
+        self._say(f"{self.settings.command[0]}: {what or os.strerror(errnum)}")
+        self.life.program_ended(127 if errnum == 2 else 126)
+
+    def stop_program(self, now: bool) -> None:
+        """End the initial program."""
+        if self._program is None:
+            if not self.settings.command:
+                self.reactor.call_soon(lambda: self.life.program_ended(self.life.status))
+            return
+        program = self._program
+        if now:
+            program.kill(SIGKILL)
+            return
+        # HUP besides TERM: an interactive shell ignores the latter.
+        program.kill(SIGTERM)
+        program.kill(SIGHUP)
+        self.reactor.call_later(self.settings.kill_grace_s, lambda: program.kill(SIGKILL))
+
+    def stop_jobs(self, now: bool) -> None:
+        """Take no more jobs and end those there are."""
+        if self.root is not None:
+            self.root.stop_jobs(now)
+        if now:
+            self.link.shutdown(0.0)
+
+    def stop_tree(self) -> None:
+        """Pass the order to shut down on."""
+        for child in tuple(self.broker.children):
+            self.broker.send_control(child, "shutdown")
+
+    def leave(self, status: int, orderly: bool) -> None:
+        """All below have left: say so to the parent, and go."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._said_bye = True
+        if self.broker.parent is not None:
+            self.broker.send_control(self.broker.parent, "bye")
+        self.link.shutdown(self.settings.kill_grace_s if orderly else 0.0)
+        # One more turn, so that what was just said is sent.
+        self.reactor.call_soon(lambda: self._leave(status, orderly))
+
+
+def _hostlist(hosts: Sequence[str]) -> str:
+    from flux_mpi.formats.hostlist import Hostlist
+
+    return str(Hostlist(hosts))

@@ -210,12 +210,16 @@ def _parse_dothex(word: str, shown: str) -> int:
 
 
 def _parse_words(word: str, shown: str) -> int:
-    from mnemonicode import mnparse
+    from mnemonicode import mnformat, mnparse
 
+    words = [part for part in word.lower().split("-") if part]
+    # Hyphens may be doubled or not: six words are two groups of three, 32 bits each.
+    text = f"{'-'.join(words[:3])}--{'-'.join(words[3:])}"
     try:
-        data = mnparse(word.lower())
+        data = mnparse(text) if len(words) == 6 else b""
     except ValueError as err:
         raise ValueError(f"invalid job id {shown}: not mnemonic words ({err})") from None
-    if len(data) != 8:
-        raise ValueError(f"invalid job id {shown}: expected the mnemonic words of 8 bytes")
+    # Three words can say a little more than 32 bits; such a number would not come back as it was.
+    if len(data) != 8 or mnformat(data) != text:
+        raise ValueError(f"invalid job id {shown}: expected the six mnemonic words of a number")
     return int.from_bytes(data, "little")

@@ -422,7 +422,7 @@ def _validate(obj: dict[str, Any]) -> None:
     _known_keys(obj, TOP_KEYS, "")
     for key in ("version", "resources", "tasks", "attributes"):
         if key not in obj:
-            raise JobspecError(key, "nothing", "it is required")
+            raise JobspecError(key, "nothing", "a value (it is required)")
     version = _positive(obj["version"], "version")
     slots = _validate_resources(obj["resources"], version)
     _validate_tasks(obj["tasks"], slots, version)

@@ -9,6 +9,7 @@ import re
 import time
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_FRACTION = re.compile(r"\.[0-9]+", re.ASCII)
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?\s*(am|pm)?", re.IGNORECASE)
 
 
@@ -80,8 +81,10 @@ def parse_datetime(text: str, now: float) -> float:
         return when if when >= now else _midnight(now, 1) + seconds
     from datetime import datetime
 
-    if word[-1:] in ("Z", "z"):  # before Python 3.11 fromisoformat does not know it
+    # Before Python 3.11, fromisoformat knows no Z and wants six digits behind the point.
+    if word[-1:] in ("Z", "z"):
         word = word[:-1] + "+00:00"
+    word = _FRACTION.sub(lambda match: match[0][:7].ljust(7, "0"), word)
     try:
         return datetime.fromisoformat(word).timestamp()
     except (ValueError, OverflowError, OSError):

@@ -48,6 +48,10 @@ def test_the_other_examples_of_the_rfc_agree_with_each_other() -> None:
         assert number % (1 << 24) == 0
 
 
+def test_words_are_read_as_they_are_said() -> None:
+    assert fluid.parse("Reform-Remote-Galileo-heart-package-ACADEMY") == RFC_FLUID
+
+
 def test_what_flux_printed() -> None:
     job = fluid.parse("ƒAuh4bsm")
     assert fluid.encode(job, "kvs") == "job.0000.0057.d300.0000"
@@ -108,6 +112,8 @@ def test_the_emoji_are_the_four_byte_ones_of_unicode_6() -> None:
         "job.f58",
         "no-such-words",
         "academy-academy-academy--academy-academy",
+        "academy-academy-academy--academy-academy-academy-academy",
+        "visible-visible-zoom--academy-academy-ego",
         "🚹x",
         "☃",
         "١٢",

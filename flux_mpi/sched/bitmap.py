@@ -139,7 +139,8 @@ class BitmapScheduler(Scheduler):
             return words
         import numpy
 
-        return numpy.frombuffer(words, dtype=numpy.int64)
+        # No memory, no view (there may be no GPUs at all).
+        return numpy.frombuffer(words, dtype="q") if words else numpy.zeros(0, dtype="q")
 
     # -- requests -------------------------------------------------------------------------------
 

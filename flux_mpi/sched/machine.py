@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from flux_mpi.formats import constraint
 from flux_mpi.formats.idset import EMPTY, IDSet
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.sched.placement import Part
@@ -37,8 +38,6 @@ class Machine:
         """1 for each node that meets an RFC 31 constraint (its JSON text), 0 for the others."""
         found = self._matching.get(text)
         if found is None:
-            from flux_mpi.formats import constraint  # type: ignore[attr-defined]
-
             ranks = constraint.matching_ranks(json.loads(text), self.resources)
             found = self._matching[text] = tuple(int(rank in ranks) for rank in self.ranks)
         return found

@@ -32,7 +32,7 @@ def compile_place() -> Kernel:
     from numba import int64, njit
 
     words = int64[::1]
-    signature = int64(*[int64] * 9, *[words] * 9, int64, words, words, int64)
+    signature = int64(*[int64] * 9, *[words] * 10, int64, words, words, int64)
     compiled: Kernel = njit(signature, cache=True)(kernels.place)
     return compiled
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TAG = re.compile(r"(?<!\{)\{((?:\d+|cc|seq1?)?(?:\.[^{}]*)?)\}(?!\})")
 """A tag of ours: ``{}``, ``{1}``, ``{cc}``, ``{seq}``, ``{.%}``, ``{0./}``, ``{0.name}``."""
 
-BUILTIN_METHODS = ("%", "/", "//", "/%")
+TAG_WORDS = re.compile(r"(?<!\{)\{(?:cc|seq1?)\}(?!\})")
 
 
 class Member:
@@ -36,17 +36,8 @@ class Member:
         self.cc = cc
 
 
-class TagError(ValueError):
-    """A tag that cannot be filled in."""
-
-
-def has_tags(found: Any) -> bool:
-    """True when a text, or any text of a list, has a tag of ours."""
-    if isinstance(found, str):
-        return "{" in found and TAG.search(found) is not None
-    if isinstance(found, (list, tuple)):
-        return any(has_tags(item) for item in found)
-    return False
+TagError = templates.TemplateError
+has_tags = templates.has_tags
 
 
 def number_tags(text: str, width: int) -> str:
@@ -96,12 +87,12 @@ class Methods:
 
         def name(match: re.Match[str]) -> str:
             head, _, method = match.group(1).partition(".")
-            if not method or method in BUILTIN_METHODS or not head.isdigit():
+            if not method or method in templates.METHODS or not head.isdigit():
                 return match.group(0)
             if method not in self.code:
                 raise TagError(
                     f"{match.group(0)}: unknown method .{method}: "
-                    f"expected one of {', '.join('.' + m for m in BUILTIN_METHODS)}"
+                    f"expected one of {', '.join('.' + m for m in templates.METHODS)}"
                     + "".join(f", .{m}" for m in self.code)
                 )
             key = (int(head), method)
@@ -175,7 +166,8 @@ def entries(
     if any(has_tags(rule) and ("=" not in rule or rule[:1] in "-^") for rule in rules):
         varying.append("env")
     lists = any("\0" in cell for member in members[:1000] for cell in member.row or ())
-    if lists or _ambient_tags(builder, options, rules):
+    inputs = bool(members) and members[0].row is not None
+    if lists or _ambient_tags(builder, options, rules, inputs):
         # Tags that were not meant as such would be filled in too: fill in here, one by one.
         return [_single(builder, options, command, member, total) for member in members]
     if not varying:
@@ -248,10 +240,14 @@ def _with_seq(run: Sequence[Member]) -> list[Member]:
     ]
 
 
-def _ambient_tags(builder: Builder, options: dict[str, Any], rules: Sequence[str]) -> bool:
+def _ambient_tags(
+    builder: Builder, options: dict[str, Any], rules: Sequence[str], inputs: bool
+) -> bool:
     """True when the inherited environment holds something that looks like a tag of ours."""
     named = {rule.partition("=")[0] for rule in rules if "=" in rule and rule[:1] not in "-^"}
     environ = builder.environ({**options, "env": [r for r in rules if not has_tags(r)] or None})
+    suspects = [text for name, text in environ.items() if "{" in text and name not in named]
+    # Without inputs only words are tags: {} stays what it is.
     return any(
-        "{" in text and name not in named and has_tags(text) for name, text in environ.items()
+        has_tags(text) if inputs else TAG_WORDS.search(text) is not None for text in suspects
     )

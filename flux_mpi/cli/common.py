@@ -109,42 +109,27 @@ def parse_user(text: str) -> int | None:
         raise ValueError(f"unknown user {text!r}") from None
 
 
-def parse_when(text: str) -> float:
-    """A moment as Unix time: seconds, ``-1h`` (ago), ``+1h``, ``now``, or an ISO date and time.
+def parse_since(text: str, now: float) -> float:
+    """A moment in the past as Unix time: seconds, ``-1h``, ``yesterday``, a time of day, a date.
 
-    Raises ValueError.
+    Raises ValueError, also for what lies ahead.
     """
-    import time
+    from flux_mpi.formats.timefmt import parse_datetime
 
-    if text[:1] in "+-" and len(text) > 1:
-        from flux_mpi.formats import duration
-
-        offset = duration.parse(text[1:])
-        return time.time() + (offset if text[0] == "+" else -offset)
-    if text == "now":
-        return time.time()
     try:
-        return float(text)
+        when = float(text) if text[:1] not in "+-" else parse_datetime(text, now)
     except ValueError:
-        pass
-    from datetime import datetime, timedelta
-
-    today = datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
-    words = {"today": 0, "yesterday": -1, "tomorrow": 1}
-    first, _, rest = text.partition(" ")
-    try:
-        if first in words:
-            text = (today + timedelta(days=words[first])).strftime("%Y-%m-%d") + (
-                f" {rest}" if rest else ""
-            )
-        elif text.count(":") and "-" not in text:
-            text = today.strftime("%Y-%m-%d ") + text
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise ValueError(
-            f"invalid time {text!r}: expected seconds since 1970, -1h, +30m, now, yesterday, "
-            "15:30 or 2027-01-31 15:30"
-        ) from None
+        word = text.strip().lower()
+        if word.startswith("yesterday"):
+            when = parse_datetime("today" + word[len("yesterday") :], now) - 86400
+        else:
+            when = parse_datetime(text, now)
+            if when > now and ":" in text and "-" not in text and not word.startswith("tom"):
+                # A time of day alone is the latest one, as "since" looks back.
+                when -= 86400
+    if when > now:
+        raise ValueError(f"{text!r} appears to be in the future")
+    return when
 
 
 def colored(when: str | None) -> bool:

@@ -207,14 +207,14 @@ class Command:
         self.subcommands = {command.name: command for command in subcommands}
         self.examples = tuple(examples)
         self.run = run
-        self.prefix = PROGRAM
+        self.parent: Command | None = None
         for command in self.subcommands.values():
-            command.prefix = f"{PROGRAM} {name}"
+            command.parent = self
 
     @property
     def path(self) -> str:
         """As it is typed: ``flux-mpi job attach``."""
-        return f"{self.prefix} {self.name}"
+        return f"{self.parent.path if self.parent is not None else PROGRAM} {self.name}"
 
     @property
     def options(self) -> list[Option]:

@@ -379,10 +379,12 @@ class Builder:
             found.append(entry)
         when = options.get("begin_time")
         if when:
-            from flux_mpi.cli.common import parse_when
+            import time
+
+            from flux_mpi.formats.timefmt import parse_datetime
 
             try:
-                moment = parse_when(when)
+                moment = parse_datetime(when, time.time())
             except ValueError as error:
                 raise self.fail(f"--begin-time: {error}") from None
             found.append({"scheme": "begin-time", "value": repr(moment)})

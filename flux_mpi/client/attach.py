@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR = 1, 2
 
+WINDOW = 1 << 20
+"""Bytes of a rank's output that may be on their way before we say that they have been written."""
+
 
 class Attachment:
     """One job being followed; feed it by reading ``handle`` until ``done``.
@@ -165,10 +168,12 @@ class Attachment:
     def _open_outputs(self) -> None:
         if self._on_output is None or not self.started or self.ranks is None or self._outputs:
             return
+        # What we follow more than one job by on this connection.
+        rank_key = self._logs[0].tag
         for rank in self.ranks:
             self._outputs[rank] = self.handle.rpc(
                 "exec.output",
-                {"id": self.jobid, "follow": True},
+                {"id": self.jobid, "follow": True, "window": WINDOW, "key": rank_key},
                 rank,
                 streaming=True,
                 callback=lambda future, rank=rank: self._output(rank, future),  # type: ignore[misc]
@@ -185,8 +190,13 @@ class Attachment:
             elif error.errno == errno.ENOENT and self.status == 0:
                 self._problem(f"rank {rank}: output is no longer kept")
             return
+        size = 0
         for when, stream, task, data in entries:
             self._on_output(when, STDERR if stream in (2, "stderr") else STDOUT, task, data)
+            size += len(data)
+        if size:
+            # A reader slower than the tasks slows the tasks down: nothing piles up in between.
+            self.handle.send("exec.ack", {"key": self._logs[0].tag, "bytes": size}, rank)
 
     def _problem(self, text: str) -> None:
         if self._on_problem is not None:

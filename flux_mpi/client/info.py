@@ -11,7 +11,7 @@ import os
 import pwd
 import time
 
-from flux_mpi.formats import fluid
+from flux_mpi.formats import duration, fluid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def contextual_info(job: Record) -> str:
         estimate = annotation(job, "sched.t_estimate")
         if isinstance(estimate, (int, float)) and estimate:
             left = estimate - time.time()
-            return f"eta:{short_duration(left)}" if left > 0 else "eta:now"
+            return f"eta:{duration.short(left)}" if left > 0 else "eta:now"
         if job.get("urgency") == 0:
             return "held"
         return "priority-hold" if job.get("priority") == 0 else ""
@@ -237,23 +237,6 @@ def status_text(wait_status: int) -> str:
     """``exited with exit code 3``, ``Killed``: as said of the tasks of a job."""
     code = exit_status(wait_status)
     return f"exited with exit code {code}" if code <= 128 else signal_text(code - 128)
-
-
-def short_duration(seconds: float) -> str:
-    """Flux standard duration with the few digits that fit a table (RFC 23)."""
-    if seconds == float("inf"):
-        return "inf"
-    if seconds < 1e-3:
-        return "0s"
-    if seconds < 10:
-        return f"{seconds:.3f}s"
-    if seconds < 60:
-        return f"{seconds:.4g}s"
-    if seconds < 3600:
-        return f"{seconds / 60:.4g}m"
-    if seconds < 86400:
-        return f"{seconds / 3600:.4g}h"
-    return f"{seconds / 86400:.4g}d"
 
 
 def _raw(name: str, missing: Any = "") -> Callable[[Record], Any]:

@@ -262,19 +262,17 @@ def _iso(value: Any) -> Any:
 
 
 def _fsd(value: Any) -> Any:
-    from flux_mpi.client.info import short_duration
+    from flux_mpi.formats import duration
 
-    return short_duration(value) if isinstance(value, (int, float)) else value
+    return duration.short(value) if isinstance(value, (int, float)) else value
 
 
 def _clock(value: Any) -> Any:
     if not isinstance(value, (int, float)):
         return value
-    # Something that has just begun is not "0:00:00", which means unset.
-    seconds = 1 if 0 < value < 1 else round(value)
-    days, seconds = divmod(seconds, 86400)
-    text = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    return f"{days} day{'s' if days != 1 else ''}, {text}" if days else text
+    from flux_mpi.formats import timefmt
+
+    return timefmt.hms(value)
 
 
 def _percent(value: Any) -> Any:

@@ -40,6 +40,9 @@ class Running:
     started: bool = False
     status: int = 0
     exits: list[list[int]] = field(default_factory=list)
+    failure: int = 0
+    """Status of a task that could not be started: it explains the job better than the signals
+    that its other tasks were then ended with."""
     kills: int = 0
     """How often it was killed with SIGKILL."""
 
@@ -120,12 +123,7 @@ class ExecRoot:
     ) -> tuple[dict[int, ExecStart], list[tuple[int, int, int]], dict[int, list[int]]]:
         """What is to be sent since the last call: starts, kills (rank, id, signal), forgets."""
         out = self._starts, self._kills, self._forgets
-        if self._starts:
-            self._starts = {}
-        if self._kills:
-            self._kills = []
-        if self._forgets:
-            self._forgets = {}
+        self._starts, self._kills, self._forgets = {}, [], {}
         return out
 
     # -- from the ranks -------------------------------------------------------------------------
@@ -161,7 +159,7 @@ class ExecRoot:
                 running.starting &= ~bit
                 running.pending &= ~bit
                 code = NOT_FOUND if event[4] == errno.ENOENT else NOT_EXECUTABLE
-                running.status = max(running.status, code << 8)
+                running.failure = running.failure or code << 8
                 running.starting = 0
                 outcomes.append(Outcome("failed", running, str(event[5])))
             else:

@@ -474,7 +474,8 @@ class Manager:
         self._start(running.jobs, running.k, 1, running.row, now)
         if running.exits:
             self.store.ledger.exits[running.row] = running.exits
-        self._finish(running.jobs, running.k, 1, running.row, running.status, now)
+        status = running.failure or running.status
+        self._finish(running.jobs, running.k, 1, running.row, status, now)
 
     def _finish(self, jobs: JobArray, k: int, n: int, row: int, status: int, now: float) -> None:
         """RUN or CLEANUP → INACTIVE for members ``k``… in the same state, with rows ``row``…"""

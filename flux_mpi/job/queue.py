@@ -64,12 +64,15 @@ class Queue:
         for priority in sorted(self._levels, reverse=True):
             level = list(self._levels[priority])
             cursors: dict[int, int] = {}
+            alone = -1
             heapify(level)
             while level:
                 first, sequence, k, jobs = level[0]
                 if k != WHOLE:
                     heappop(level)
-                    if _alone(jobs, k, priority):
+                    # A member whose urgency went away and came back has several entries.
+                    if first != alone and _alone(jobs, k, priority):
+                        alone = first
                         yield jobs, k, 1
                     continue
                 start = jobs.state.find(_QUEUED, cursors.get(sequence, jobs.cursor))

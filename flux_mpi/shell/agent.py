@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
@@ -21,35 +21,10 @@ from flux_mpi.shell.affinity import Topology
 from flux_mpi.shell.env import encode
 from flux_mpi.shell.output import LabelledFile, OutputStore
 from flux_mpi.shell.plan import APPEND, CAPTURE, FILE, NONE, TRUNCATE, Plan, PlanError, Stream
+from flux_mpi.shell.scratch import Scratch
 
 CREDIT_STEP = 32 * 1024
 """Output is acknowledged to the supervisor in steps of this many bytes."""
-
-
-class Scratch(Protocol):
-    """Where jobs' temporary directories are."""
-
-    def make(self, path: str) -> None:
-        """Create a directory; raises OSError."""
-
-    def remove(self, path: str) -> bool:
-        """Remove a directory if it is empty, and say whether it is gone."""
-
-
-class DiskScratch:
-    """Temporary directories on disk."""
-
-    @staticmethod
-    def make(path: str) -> None:
-        os.mkdir(path, 0o700)
-
-    @staticmethod
-    def remove(path: str) -> bool:
-        try:
-            os.rmdir(path)
-        except OSError as error:
-            return error.errno == errno.ENOENT
-        return True
 
 
 class _Job:
@@ -113,8 +88,8 @@ class Agent:
     """Runs jobs' tasks on one rank, through its supervisor.
 
     ``next_tid`` hands out task ids that nobody else uses; ``uri`` becomes ``FLUX_URI``; ``path`` is
-    this instance's ``FLUX_JOB_ID_PATH`` (``/`` when it is nobody's job); ``scratch_dir`` holds
-    jobs' temporary directories.
+    this instance's ``FLUX_JOB_ID_PATH`` (``/`` when it is nobody's job); ``scratch`` has
+    jobs' temporary directories (None = they get none).
     """
 
     def __init__(
@@ -127,7 +102,6 @@ class Agent:
         topology: Topology | None = None,
         uri: str = "",
         path: str = "/",
-        scratch_dir: str = "",
         scratch: Scratch | None = None,
         enclosing: str = "",
     ) -> None:
@@ -139,8 +113,7 @@ class Agent:
         self._next_tid = next_tid
         self._topology = topology or Topology()
         self._path = encode(path.rstrip("/") + "/")
-        self._scratch_dir = scratch_dir
-        self._scratch = scratch or DiskScratch()
+        self._scratch = scratch
         self._common: dict[bytes, bytes] = {}
         if uri:
             self._common[b"FLUX_URI"] = encode(uri)
@@ -212,11 +185,9 @@ class Agent:
         delta[b"FLUX_JOB_ID"] = f58
         delta[b"FLUX_JOB_ID_PATH"] = self._path + f58
         delta[b"FLUX_KVS_NAMESPACE"] = b"job-%d" % job.id
-        if self._scratch_dir:
-            tmpdir = f"{self._scratch_dir}/jobtmp-{job.nodeid}-{f58.decode()}"
-            self._scratch.make(tmpdir)
-            job.tmpdir = tmpdir
-            delta[b"FLUX_JOB_TMPDIR"] = encode(tmpdir)
+        if self._scratch is not None:
+            job.tmpdir = self._scratch.take()
+            delta[b"FLUX_JOB_TMPDIR"] = encode(job.tmpdir)
         if nnodes != plan.nnodes:
             delta[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
         if size != plan.size:
@@ -564,7 +535,7 @@ class Agent:
             self.events.append([job.id, "exit", when, job.nodeid, sorted(job.exits)])
         self.store.finish(job.id, when)
         del self._jobs[job.id]
-        if job.tmpdir and not self._scratch.remove(job.tmpdir):
+        if self._scratch is not None and job.tmpdir and not self._scratch.give_back(job.tmpdir):
             self._remove_full(job.tmpdir)
         key = job.key
         left = self._in_use[key] - 1

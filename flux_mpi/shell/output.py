@@ -118,7 +118,18 @@ class Watcher:
     of bytes that may be on their way unacknowledged; 0 = no flow control.
     """
 
-    __slots__ = ("job", "send", "end", "follow", "window", "unacked", "chunk", "index", "done")
+    __slots__ = (
+        "job",
+        "send",
+        "end",
+        "follow",
+        "window",
+        "unacked",
+        "had",
+        "chunk",
+        "index",
+        "done",
+    )
 
     def __init__(
         self,
@@ -134,6 +145,7 @@ class Watcher:
         self.follow = follow
         self.window = window
         self.unacked = 0
+        self.had = 0
         self.chunk = 0
         self.index = 0
         self.done = False
@@ -149,20 +161,20 @@ class JobOutput:
         "tail_bytes",
         "totals",
         "cut",
-        "limit",
+        "kept",
         "open",
         "watchers",
         "task",
     )
 
-    def __init__(self, jobid: int, limit: int) -> None:
+    def __init__(self, jobid: int) -> None:
         self.id = jobid
         self.refs: list[Ref] = []
         self.tail: list[Entry] = []
         self.tail_bytes = 0
         self.totals = [0, 0, 0]
         self.cut = [0, 0, 0]
-        self.limit = limit
+        self.kept = 0
         self.open = True
         self.watchers: list[Watcher] = []
         self.task = 0
@@ -201,12 +213,12 @@ class OutputStore:
         """Keep ``data``; what exceeds ``limit`` bytes a stream is counted and told at the end."""
         job = self._live.get(jobid)
         if job is None:
-            job = self._live[jobid] = JobOutput(jobid, limit)
+            job = self._live[jobid] = JobOutput(jobid)
             job.task = task
         total = job.totals[stream]
         job.totals[stream] = total + len(data)
-        if total + len(data) > job.limit:
-            kept = max(0, job.limit - total)
+        if total + len(data) > limit:
+            kept = max(0, limit - total)
             if not job.cut[stream]:
                 self._note(job, when, f"{_NAMES[stream]} will be truncated, limit exceeded")
             job.cut[stream] += len(data) - kept
@@ -217,6 +229,7 @@ class OutputStore:
 
     def _add(self, job: JobOutput, entry: Entry) -> None:
         job.tail.append(entry)
+        job.kept += len(entry[3])
         size = len(entry[3]) + ENTRY_COST
         job.tail_bytes += size
         self._memory += size
@@ -309,7 +322,7 @@ class OutputStore:
         job = self._live.get(jobid)
         packed = self._finished.get(jobid) if job is None else None
         if packed is not None:
-            job = JobOutput(jobid, 0)
+            job = JobOutput(jobid)
             job.open = False
             if isinstance(packed, bytes):
                 job.tail = marshal.loads(packed)
@@ -332,7 +345,6 @@ class OutputStore:
         *,
         follow: bool,
         window: int = 0,
-        limit: int = STREAM_LIMIT,
     ) -> Watcher | None:
         """Replay a job's output and, with ``follow``, go on until it ends.
 
@@ -344,7 +356,7 @@ class OutputStore:
             if not running or not follow:
                 end()
                 return None
-            job = self._live[jobid] = JobOutput(jobid, limit)
+            job = self._live[jobid] = JobOutput(jobid)
         watcher = Watcher(job, send, end, follow, window)
         job.watchers.append(watcher)
         self._dirty[job] = None
@@ -367,12 +379,7 @@ class OutputStore:
         job = self._live.get(jobid)
         if job is None or not job.watchers:
             return False
-        return any(w.window and w.follow and self._lag(job, w) > LAG_LIMIT for w in job.watchers)
-
-    @staticmethod
-    def _lag(job: JobOutput, watcher: Watcher) -> int:
-        behind = sum(length for _, _, length in job.refs[watcher.chunk :])
-        return behind + (job.tail_bytes if watcher.chunk <= len(job.refs) else 0)
+        return any(w.window and w.follow and job.kept - w.had > LAG_LIMIT for w in job.watchers)
 
     def deliver(self) -> tuple[set[int], bool]:
         """Send watchers what is new.
@@ -404,6 +411,7 @@ class OutputStore:
                     watcher.end()
                 return False
             watcher.unacked += size
+            watcher.had += size
             watcher.send(entries)
         return True
 
@@ -442,6 +450,7 @@ class OutputStore:
             watcher.chunk += 1
         watcher.chunk -= 1
         watcher.index = 0
+        watcher.had += lost
         text = f"flux-shell: WARN: {lost} bytes of older output are no longer kept\n"
         return [[0.0, 2, job.task, text.encode()]]
 

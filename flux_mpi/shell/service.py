@@ -17,6 +17,7 @@ from flux_mpi.shell.agent import Agent
 from flux_mpi.shell.env import scrub_job
 from flux_mpi.shell.link import Link, Process
 from flux_mpi.shell.output import OutputStore, Spool, Watcher
+from flux_mpi.shell.scratch import Scratch
 
 ERR = 3
 
@@ -56,7 +57,7 @@ class ExecService:
             topology=Topology(topology),
             uri=uri,
             path=path,
-            scratch_dir=rundir,
+            scratch=Scratch(rundir) if rundir else None,
             enclosing=enclosing,
         )
         self._watchers: dict[tuple[int, ...], Watcher] = {}

@@ -171,6 +171,7 @@ class Ledger:
         "member",
         "t_alloc",
         "t_start",
+        "t_finish",
         "t_end",
         "status",
         "placement",
@@ -183,7 +184,10 @@ class Ledger:
         self.member = array("i")
         self.t_alloc = array("d")
         self.t_start = array("d")
+        self.t_finish = array("d")
+        """When the tasks had ended, as far as the ranks' clocks can be believed."""
         self.t_end = array("d")
+        """When it became inactive here."""
         self.status = array("i")
         self.placement: list[Placement | None] = []
         self.exits: dict[int, list[list[int]]] = {}
@@ -204,6 +208,7 @@ class Ledger:
             self.member.append(k)
             self.t_alloc.append(now if placements is not None else 0.0)
             self.t_start.append(0.0)
+            self.t_finish.append(0.0)
             self.t_end.append(0.0)
             self.status.append(NO_STATUS)
             self.placement.append(placements[0] if placements is not None else None)
@@ -213,6 +218,7 @@ class Ledger:
         self.member.extend(array("i", range(k, k + count)))
         self.t_alloc.extend(zeros if placements is None else array("d", [now]) * count)
         self.t_start.extend(zeros)
+        self.t_finish.extend(zeros)
         self.t_end.extend(zeros)
         self.status.extend(array("i", [NO_STATUS]) * count)
         self.placement.extend([None] * count if placements is None else placements)
@@ -221,8 +227,9 @@ class Ledger:
     def set_start(self, row: int, count: int, now: float) -> None:
         _fill(self.t_start, "d", row, count, now)
 
-    def set_end(self, row: int, count: int, status: int, now: float) -> None:
-        """They are over: ``status`` unless NO_STATUS, and the next to be inactive."""
+    def set_end(self, row: int, count: int, status: int, finish: float, now: float) -> None:
+        """They finished then (0: they never ran) and are the next to be inactive, now."""
+        _fill(self.t_finish, "d", row, count, finish)
         _fill(self.t_end, "d", row, count, now)
         _fill(self.status, "i", row, count, status)
         if count == 1:

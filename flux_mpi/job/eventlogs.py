@@ -64,7 +64,7 @@ def event_log(jobs: JobArray, k: int, ledger: Ledger) -> list[LogEvent]:
     t_end = ledger.t_end[row]
     if t_end:
         if ledger.status[row] != NO_STATUS:
-            log.append((t_end, "finish", {"status": ledger.status[row]}))
+            log.append((ledger.t_finish[row], "finish", {"status": ledger.status[row]}))
         if placement is not None:
             log.append((t_end, "release", RELEASE))
             log.append((t_end, "free", _NONE))
@@ -97,10 +97,11 @@ def exec_event_log(jobs: JobArray, k: int, ledger: Ledger) -> list[LogEvent]:
         taskmap = {"version": 1, "map": task_map(tasks_per_node(jobs, placement))}
         log.append((t_start, "shell.start", {"taskmap": taskmap}))
     if t_end and ledger.status[row] != NO_STATUS:
+        t_finish = ledger.t_finish[row]
         locals_of = _local_ids(jobs, placement)
         for rank, pid, status in ledger.exits.get(row, ()):
-            log.append((t_end, "shell.task-exit", _task_exit(rank, locals_of, pid, status)))
-        log.append((t_end, "complete", {"status": ledger.status[row]}))
+            log.append((t_finish, "shell.task-exit", _task_exit(rank, locals_of, pid, status)))
+        log.append((t_finish, "complete", {"status": ledger.status[row]}))
         log.append((t_end, "done", _NONE))
     return log
 

@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
 
     kind: str
     running: Running
+    time: float
     note: str = ""
 
 
@@ -134,8 +135,8 @@ class ExecRoot:
         outcomes: list[Outcome] = []
         for event in events:
             try:
-                jobid, kind, _, node = event[0], event[1], event[2], event[3]
-            except (IndexError, TypeError):
+                jobid, kind, time, node = event[0], event[1], float(event[2]), event[3]
+            except (IndexError, TypeError, ValueError):
                 raise ValueError(f"job-exec.report: malformed event {event!r}") from None
             running = self.running.get(jobid)
             if running is None:
@@ -161,16 +162,16 @@ class ExecRoot:
                 code = NOT_FOUND if event[4] == errno.ENOENT else NOT_EXECUTABLE
                 running.failure = running.failure or code << 8
                 running.starting = 0
-                outcomes.append(Outcome("failed", running, str(event[5])))
+                outcomes.append(Outcome("failed", running, time, str(event[5])))
             else:
                 raise ValueError(f"job-exec.report: unknown kind of event {kind!r}")
             if not running.starting and not running.started:
                 running.started = True
                 if kind != "error":
-                    outcomes.append(Outcome("started", running))
+                    outcomes.append(Outcome("started", running, time))
             if not running.pending:
                 del self.running[jobid]
-                outcomes.append(Outcome("ended", running))
+                outcomes.append(Outcome("ended", running, time))
         return outcomes
 
     def lost(self, ranks: int) -> list[tuple[Running, int]]:

@@ -154,8 +154,17 @@ class Listing:
         self._query = query
         self._left = query.max_entries or -1
         self._record = record_maker(manager, query.attrs)
+        self.unknown: list[int] = []
+        """Ids asked for that are no jobs."""
         if query.ids is not None:
-            self._members: Iterator[Member] = iter([manager.find(jobid) for jobid in query.ids])
+            members = []
+            for jobid in query.ids:
+                found = manager.store.find(jobid)
+                if found is None:
+                    self.unknown.append(jobid)
+                else:
+                    members.append(found)
+            self._members: Iterator[Member] = iter(members)
         else:
             self._members = self._select()
 
@@ -316,7 +325,7 @@ def record_maker(
             if placement is not None and "t_run" in attrs:
                 out["t_run"] = ledger.t_alloc[row]
             if "t_cleanup" in attrs and code & (State.CLEANUP | State.INACTIVE):
-                out["t_cleanup"] = _t_cleanup(jobs, k, t_end)
+                out["t_cleanup"] = _t_cleanup(jobs, k, ledger.t_finish[row])
             if t_end and "t_inactive" in attrs:
                 out["t_inactive"] = t_end
         if t_end:
@@ -365,12 +374,12 @@ def expiration(jobs: JobArray, t_alloc: float) -> float:
     return t_alloc + jobs.duration if jobs.duration else 0.0
 
 
-def _t_cleanup(jobs: JobArray, k: int, t_end: float) -> float:
+def _t_cleanup(jobs: JobArray, k: int, t_finish: float) -> float:
     """When a job left RUN (or the queue): at its fatal exception, or when it finished."""
     for _, _, time, name, context in jobs.extra_events(k) if jobs.extras or jobs.ranges else ():
         if name == "exception" and context["severity"] == 0:
             return time
-    return t_end
+    return t_finish
 
 
 def stats(manager: Manager) -> dict[str, Any]:

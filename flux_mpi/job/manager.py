@@ -300,7 +300,7 @@ class Manager:
         """A signal ends a job in mock execution as it would a real task."""
         jobs, k = self.find(jobid)
         if jobs.mock is not None and jobs.state_of(k) == State.RUN and signum:
-            self._finish(jobs, k, 1, jobs.row(k), (128 + signum) << 8, now)
+            self._finish(jobs, k, 1, jobs.row(k), (128 + signum) << 8, now, now)
             self._changed(schedule=True)
 
     # -- the queue ------------------------------------------------------------------------------
@@ -345,15 +345,26 @@ class Manager:
         for outcome in self.exec.report(events):
             running = outcome.running
             jobs, k, row = running.jobs, running.k, running.row
+            # The ranks know best when it was, but their clocks may differ from ours.
+            then = min(now, max(outcome.time, self._last_time(jobs, k, row)))
             if outcome.kind == "started":
-                self._start(jobs, k, 1, row, now)
+                self._start(jobs, k, 1, row, then)
             elif outcome.kind == "failed":
                 # The shell has started, only the task has not: that is how Flux logs it.
-                self._start(jobs, k, 1, row, now)
-                self._raise(jobs, k, k + 1, "exec", 0, outcome.note, None, now)
+                self._start(jobs, k, 1, row, then)
+                self._raise(jobs, k, k + 1, "exec", 0, outcome.note, None, then)
             else:
-                self._ended(running, now)
+                self._ended(running, then, now)
         self._changed(schedule=True)
+
+    def _last_time(self, jobs: JobArray, k: int, row: int) -> float:
+        """The time of the latest event of a running member."""
+        ledger = self.store.ledger
+        last = ledger.t_start[row] or ledger.t_alloc[row]
+        if jobs.extras:
+            for _, _, time, _, _ in jobs.extras.get(k, ()):
+                last = max(last, time)
+        return last
 
     def lost(self, ranks: int, now: float, why: str = "lost contact with broker") -> None:
         """These ranks (a bitmask) are gone with all that ran there."""
@@ -365,7 +376,7 @@ class Manager:
             note = f"{why} {rank} (host {host})"
             self._raise(jobs, k, k + 1, "node-failure", 0, note, None, now)
             if self.exec.gone(running):
-                self._ended(running, now)
+                self._ended(running, now, now)
         for batch in list(self.mocks.values()):
             for i in range(batch.count):
                 jobs, k = batch.jobs, batch.k + i
@@ -469,15 +480,24 @@ class Manager:
             self.store.ledger.set_start(row, n, now)
             self.journal.add(jobs, k, n, now, "start")
 
-    def _ended(self, running: Running, now: float) -> None:
-        """All tasks of a real job have ended."""
-        self._start(running.jobs, running.k, 1, running.row, now)
+    def _ended(self, running: Running, then: float, now: float) -> None:
+        """All tasks of a real job have ended, at that time."""
+        self._start(running.jobs, running.k, 1, running.row, then)
         if running.exits:
             self.store.ledger.exits[running.row] = running.exits
         status = running.failure or running.status
-        self._finish(running.jobs, running.k, 1, running.row, status, now)
+        self._finish(running.jobs, running.k, 1, running.row, status, then, now)
 
-    def _finish(self, jobs: JobArray, k: int, n: int, row: int, status: int, now: float) -> None:
+    def _finish(
+        self,
+        jobs: JobArray,
+        k: int,
+        n: int,
+        row: int,
+        status: int,
+        then: float,
+        now: float,
+    ) -> None:
         """RUN or CLEANUP → INACTIVE for members ``k``… in the same state, with rows ``row``…"""
         ledger = self.store.ledger
         was = State(jobs.state[k])
@@ -489,11 +509,11 @@ class Manager:
         else:
             jobs.state[k : k + n] = bytes([_ENDED]) * n
             self._frees += ledger.placement[row : row + n]  # type: ignore[arg-type]
-        ledger.set_end(row, n, status, now)
+        ledger.set_end(row, n, status, then, now)
         self.counts.states[was] -= n
         self._inactive(jobs, k, n)
         if self.journal.users:
-            self.journal.add(jobs, k, n, now, "finish", {"status": status})
+            self.journal.add(jobs, k, n, then, "finish", {"status": status})
             self.journal.add(jobs, k, n, now, "release", RELEASE)
             self.journal.add(jobs, k, n, now, "free")
             self.journal.add(jobs, k, n, now, "clean")
@@ -559,7 +579,7 @@ class Manager:
         self.counts.states[State(_EXCEPTION)] += 1
         signum = SIGALRM if context["type"] == "timeout" else SIGTERM
         if jobs.mock is not None:
-            self._finish(jobs, k, 1, row, (128 + signum) << 8, now)
+            self._finish(jobs, k, 1, row, (128 + signum) << 8, now, now)
             return
         running = self.exec.running.get(jobs.id(k))
         if running is not None:
@@ -572,7 +592,7 @@ class Manager:
         row = ledger.add(jobs.index, k, None, n, now)
         jobs.set_rows(k, n, row)
         jobs.state[k : k + n] = bytes([_ENDED_EARLY]) * n
-        ledger.set_end(row, n, NO_STATUS, now)
+        ledger.set_end(row, n, NO_STATUS, 0.0, now)
         self.counts.states[_QUEUED] -= n
         self._inactive(jobs, k, n)
         self.journal.add(jobs, k, n, now, "clean")
@@ -643,11 +663,11 @@ class Manager:
     def _mock_ended(self, batch: _MockBatch, now: float) -> None:
         jobs, k, n, row = batch.jobs, batch.k, batch.count, batch.row
         if jobs.state.count(_RUN, k, k + n) == n:
-            self._finish(jobs, k, n, row, jobs.mock_status, now)
+            self._finish(jobs, k, n, row, jobs.mock_status, now, now)
         else:
             for i in range(n):
                 if jobs.state[k + i] == _RUN:
-                    self._finish(jobs, k + i, 1, row + i, jobs.mock_status, now)
+                    self._finish(jobs, k + i, 1, row + i, jobs.mock_status, now, now)
         self._changed(schedule=True)
 
     # -- results --------------------------------------------------------------------------------

@@ -379,6 +379,8 @@ class JobService:
     def list_jobs(self, request: Request) -> None:
         found = listing.Listing(self.manager, listing.Query.parse(request.payload))
         if not request.streaming:
+            if found.unknown:
+                self.manager.find(found.unknown[0])  # raises ENOENT naming it
             request.respond({"jobs": found.chunk(1 << 62)})
             return
 
@@ -389,6 +391,8 @@ class JobService:
             if records:
                 request.respond({"jobs": records})
             if len(records) < LIST_CHUNK:
+                if found.unknown:
+                    self.manager.find(found.unknown[0])
                 request.error(errno.ENODATA)
             else:
                 self.reactor.call_soon(send_chunk)  # others get their turn in between

@@ -108,9 +108,7 @@ class Core:
         for node in range(nodes):
             self.manager.report([[jobid, "start", self.now, node, [1]]], self.now)
         for node in range(nodes):
-            self.manager.report(
-                [[jobid, "exit", self.now, node, [[node, 1, status]]]], self.now
-            )
+            self.manager.report([[jobid, "exit", self.now, node, [[node, 1, status]]]], self.now)
         return self.turn()
 
     def state(self, jobid: int) -> str:
@@ -134,7 +132,9 @@ class Core:
     def started(self) -> list[int]:
         """The jobs that all turns so far have sent to ranks, in order."""
         return [
-            job[0] for actions in self.actions for start in actions.starts.values()
+            job[0]
+            for actions in self.actions
+            for start in actions.starts.values()
             for job in start.jobs
         ]
 

@@ -30,10 +30,10 @@ def test_a_job_from_submission_to_clean(core: Any) -> None:
     assert core.state(jobid) == "RUN"
     assert core.log(jobid) == USUAL[:5]
     core.now += 1
-    core.report([jobid, "start", 1.0, 0, [123]])
+    core.report([jobid, "start", 1000.25, 0, [123]])
     assert core.log(jobid) == USUAL[:6]
     core.now += 1
-    core.report([jobid, "exit", 2.0, 0, [[0, 123, 0]]])
+    core.report([jobid, "exit", 1001.75, 0, [[0, 123, 0]]])
     assert core.state(jobid) == "INACTIVE"
     assert core.log(jobid) == USUAL
     assert core.context(jobid, "submit") == {
@@ -48,8 +48,17 @@ def test_a_job_from_submission_to_clean(core: Any) -> None:
     assert core.context(jobid, "finish") == {"status": 0}
     assert core.context(jobid, "release") == {"ranks": "all", "final": True}
     times = [time for time, _, _ in core.events(jobid)]
-    assert times == [1000.0] * 5 + [1001.0] + [1002.0] * 4
+    assert times == [1000.0] * 5 + [1000.25, 1001.75] + [1002.0] * 3
     assert not core.scheduler.allocated()
+
+
+def test_times_of_a_rank_whose_clock_is_wrong_are_not_believed(core: Any) -> None:
+    jobid = core.submit()
+    core.now = 1010.0
+    core.report([jobid, "start", 5.0, 0, []])
+    core.now = 1020.0
+    core.report([jobid, "exit", 9e9, 0, []])
+    assert [time for time, _, _ in core.events(jobid)][4:] == [1000.0, 1000.0] + [1020.0] * 4
 
 
 def test_dispatch_carries_what_the_protocol_says(core: Any) -> None:
@@ -98,9 +107,7 @@ def test_tasks_are_spread_over_nodes(core: Any) -> None:
 
 
 def test_tasks_per_node_are_counted_when_nodes_are_known(core: Any) -> None:
-    core.submit(
-        ntasks=2, nnodes=2, options={"per-resource": {"type": "node", "count": 3}}
-    )
+    core.submit(ntasks=2, nnodes=2, options={"per-resource": {"type": "node", "count": 3}})
     (actions,) = [a for a in core.actions if a.starts]
     assert [
         actions.starts[rank].jobs[0][4:6] + actions.starts[rank].jobs[0][9:] for rank in (0, 1)

@@ -110,7 +110,7 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             if state == "SCHED":
                 self.manager.set_urgency(jobid, urgency, 0, self.core.now)
             else:
-                with pytest.raises(ServiceError, match="job is inactive|allocated"):
+                with pytest.raises(ServiceError, match=r"job is inactive|allocated"):
                     self.manager.set_urgency(jobid, urgency, 0, self.core.now)
 
         @rule(start=st.booleans())

@@ -29,6 +29,8 @@ class StandIn:
         self._buffer = b""
         self.over = False
         self.finalizing = False
+        self.acknowledged = False
+        """The launcher knows that this rank has finalized: the rest of the job ended in order."""
         self._say(b"cmd=barrier_in\n")
 
     @staticmethod
@@ -62,7 +64,7 @@ class StandIn:
                 self.finalizing = True
                 self._say(b"cmd=finalize\n")
             elif b"cmd=finalize_ack" in line:
-                self.over = True
+                self.acknowledged = self.over = True
 
     def _say(self, line: bytes) -> None:
         try:

@@ -57,7 +57,8 @@ def supervise(
 
     ``broker_argv`` and ``env`` start the broker, which finds the number of its end of the socket
     pair in ``FLUX_MPI_SUPERVISOR_FD``. The result is the broker's exit code, 128 + n if signal n
-    killed it or made us give up. ``on_exit`` is called with the broker's exit code as soon as it
+    killed it or made us give up; 0 for a killed one whose instance lived on and ended without it.
+    ``on_exit`` is called with the broker's exit code as soon as it
     has ended. Raises ``OSError`` if the broker cannot be started.
     """
     return Supervisor(env, on_exit).run(broker_argv)
@@ -77,6 +78,7 @@ class Supervisor:
         self.spawner = Spawner(self._system, self._watch, self._unwatch, self._clock, time.time)
         self._broker_pid = 0
         self._broker_code: int | None = None
+        self._broker_killed = False
         self._link: socket.socket | None = None
         self._unpacker = Unpacker()
         self._outgoing = bytearray()
@@ -121,8 +123,16 @@ class Supervisor:
             self._epoll.close()
             os.close(wake_read)
             os.close(wake_write)
+        return self._exit_code()
+
+    def _exit_code(self) -> int:
         if self._given_up:
             return 128 + self._given_up
+        answered = self._stand_in is not None and self._stand_in.acknowledged
+        if self._broker_killed and answered and self._env.get("PMI_RANK", "0") != "0":
+            # The instance went on without this rank and has ended. How, its rank 0 says: launchers
+            # merge the codes of all ranks, and 128 + 9 from here would spoil that one.
+            return 0
         return self._broker_code if self._broker_code is not None else 1
 
     def _start_broker(self, argv: list[str]) -> None:
@@ -286,7 +296,7 @@ class Supervisor:
 
     def _broker_ended(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
-        by_signal = code < 0
+        self._broker_killed = by_signal = code < 0
         self._broker_code = 128 - code if by_signal else code
         self.spawner.spare.discard(self._broker_pid)
         self._broker_pid = 0

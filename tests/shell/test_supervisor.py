@@ -433,8 +433,20 @@ def test_a_broker_that_cannot_be_started_raises(tmp_path: Path) -> None:
         supervise([str(tmp_path / "missing")], {})
 
 
-@pytest.mark.parametrize("how", ["os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(4)"])
-def test_the_launcher_is_answered_in_the_brokers_place(start: Start, how: str) -> None:
+KILLED = 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("how", "rank", "code"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "0", KILLED),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "3", 0),  # rank 0 tells how it all ended
+        ("sys.exit(4)", "3", 4),
+    ],
+)
+def test_the_launcher_is_answered_in_the_brokers_place(
+    start: Start, how: str, rank: str, code: int
+) -> None:
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
     run = start(
@@ -445,6 +457,7 @@ def test_the_launcher_is_answered_in_the_brokers_place(start: Start, how: str) -
         """,
         pass_fds=(theirs.fileno(),),
         PMI_FD=str(theirs.fileno()),
+        PMI_RANK=rank,
     )
     theirs.close()
     assert ours.recv(100) == b"cmd=barrier_in\n"
@@ -452,7 +465,7 @@ def test_the_launcher_is_answered_in_the_brokers_place(start: Start, how: str) -
     ours.sendall(b"out\n")
     assert ours.recv(100) == b"cmd=finalize\n"
     ours.sendall(b"cmd=finalize_ack\n")
-    assert run.end() == (4 if how.startswith("sys") else 128 + signal.SIGKILL)
+    assert run.end() == code
     ours.close()
 
 

@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     return [
         Row(
             f"idle CPU of {options.ranks} brokers over {options.seconds:g} s, all together",
-            f"{share:.2%} of a core",
+            f"{share:.3%} of a core",
             f"{plain_cpu:.0%} for ranks in a blocking MPI receive",
             "0.38 %",
             "≤ 1 %",

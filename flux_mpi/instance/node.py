@@ -107,6 +107,14 @@ class Node:
         self._define_attributes(tree)
         broker.ring.follow(self._logged)
         BrokerServices(broker, settings.config, self.membership)
+        self.root: Root | None = None
+        if broker.rank == 0:
+            # Before the agent, whose turn must come after the manager's (docs/architecture.md).
+            # Imported here, so that no other rank loads a scheduler, nor the NumPy it counts with.
+            from flux_mpi.instance.root import Root
+
+            self.root = Root(self)
+            broker.register("log", {"forward": self._forwarded})
         self.exec = ExecService(
             broker,
             link,
@@ -127,13 +135,6 @@ class Node:
         broker.on_peer_lost.append(self._peer_lost)
         broker.control("shutdown", lambda message, peer: self.life.shutdown())
         broker.control("bye", self._bye)
-        self.root: Root | None = None
-        if broker.rank == 0:
-            # Here, so that no other rank loads a scheduler, nor the NumPy it counts with.
-            from flux_mpi.instance.root import Root
-
-            self.root = Root(self)
-            broker.register("log", {"forward": self._forwarded})
 
     def open(self) -> None:
         """Begin: link up with the neighbours and announce what this rank has.

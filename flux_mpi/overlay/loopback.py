@@ -23,9 +23,12 @@ class Network:
         self.nodes: dict[int, LoopbackTransport] = {}
         self.delivered = 0
 
-    def transport(self, rank: int) -> LoopbackTransport:
-        """The transport of ``rank``, which must not have one yet."""
-        node = self.nodes[rank] = LoopbackTransport(self, rank)
+    def transport(self, rank: int, reactor: Reactor | None = None) -> LoopbackTransport:
+        """The transport of ``rank``, which must not have one yet.
+
+        What arrives is handed over by ``reactor`` (default: the network's).
+        """
+        node = self.nodes[rank] = LoopbackTransport(self, rank, reactor or self.reactor)
         return node
 
     def remove(self, rank: int) -> None:
@@ -37,15 +40,16 @@ class Network:
         node.close()
         for peer in neighbours:
             other = self.nodes[peer]
-            self.reactor.call_later(self.latency_s, partial(other.peer_lost, rank))
+            other.reactor.call_later(self.latency_s, partial(other.peer_lost, rank))
 
 
 class LoopbackTransport(Transport):
     """One rank's links in a ``Network``."""
 
-    def __init__(self, network: Network, rank: int) -> None:
+    def __init__(self, network: Network, rank: int, reactor: Reactor) -> None:
         super().__init__()
         self.network = network
+        self.reactor = reactor
         self.rank = rank
         self.size = len(network.hosts)
         self.hosts = network.hosts
@@ -71,17 +75,18 @@ class LoopbackTransport(Transport):
         network = self.network
         for peer in sorted(self._dirty):
             queue = self.links.get(peer)
-            if queue:
+            other = network.nodes.get(peer)
+            if queue and other is not None:
                 data = b"".join(queue)
                 queue.clear()
-                network.reactor.call_later(network.latency_s, partial(self._deliver, peer, data))
+                other.reactor.call_later(network.latency_s, partial(other.arrive, self.rank, data))
         self._dirty.clear()
 
-    def _deliver(self, peer: int, data: bytes) -> None:
-        other = self.network.nodes.get(peer)
-        if other is not None and self.rank in other.links:
+    def arrive(self, peer: int, data: bytes) -> None:
+        """``data`` of ``peer`` has come through the network."""
+        if peer in self.links:
             self.network.delivered += 1
-            other.on_data(self.rank, data)
+            self.on_data(peer, data)
 
     def peer_lost(self, peer: int) -> None:
         """The network says that ``peer`` is gone."""

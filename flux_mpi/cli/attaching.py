@@ -108,7 +108,8 @@ class Session:
     def _report(self) -> int:
         attachment = self.attachment
         if attachment.error is not None:
-            say(f"flux-job: Failed to attach to {self.text}: {attachment.error}")
+            why = str(attachment.error).removeprefix(f"{self.text}: ")
+            say(f"flux-job: Failed to attach to {self.text}: {why}")
             return 1
         if attachment.status:
             say(f"flux-job: task(s) {status_text(attachment.status)}")

@@ -62,7 +62,7 @@ class Attachment:
         self.t0 = 0.0
         """When it was submitted."""
         self.ranks: list[int] | None = None
-        self._asked = False
+        self._asked = self._opened = False
         self._on_output = on_output
         self._on_event = on_event
         self._on_problem = on_problem
@@ -166,8 +166,9 @@ class Attachment:
         self.handle.rpc("job-info.lookup", {"id": self.jobid, "keys": ["R"]}, callback=answer)
 
     def _open_outputs(self) -> None:
-        if self._on_output is None or not self.started or self.ranks is None or self._outputs:
+        if self._opened or not self.started or self.ranks is None or self._on_output is None:
             return
+        self._opened = True
         # What we follow more than one job by on this connection.
         rank_key = self._logs[0].tag
         for rank in self.ranks:

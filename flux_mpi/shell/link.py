@@ -107,6 +107,8 @@ class Link:
         """Called with the number of a signal that the launcher or the user sent."""
         self.on_lost: Callable[[], object] | None = None
         """Called once when the supervisor is gone, after its tasks were killed."""
+        self.sweep: Callable[[], object] | None = None
+        """Called when the supervisor is gone: ends what is left of tasks outside their groups."""
         self.lost = False
         reactor.add_reader(self._socket.fileno(), self._readable)
         reactor.at_turn_end(self.flush)
@@ -256,6 +258,8 @@ class Link:
             except (ProcessLookupError, PermissionError):
                 continue
         self._pids.clear()
+        if self.sweep is not None:
+            self.sweep()
         if self.on_lost is not None:
             self.on_lost()
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
+from flux_mpi.shell import strays
 from flux_mpi.shell.affinity import Topology
 from flux_mpi.shell.agent import Agent
 from flux_mpi.shell.env import scrub_job
@@ -64,6 +65,7 @@ class ExecService:
         self._commands: dict[int, _Remote] = {}
         link.take = self.agent.report
         link.after_reports = self.turn
+        link.sweep = lambda: strays.end(uri)
         broker.register(
             "exec",
             {

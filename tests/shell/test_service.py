@@ -232,6 +232,23 @@ def test_output_goes_to_files_and_nothing_stays_behind(
     assert survivors() == []
 
 
+def test_without_its_supervisor_a_broker_ends_even_daemons(
+    serve: Start, survivors: Survivors, eventually: Callable[..., bool]
+) -> None:
+    run = serve("""
+        job(1, ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo up; sleep 1000"])
+        follow = Call("exec.output", {"id": 1, "follow": True}, streaming=True)
+        until(lambda: follow.got)
+        link.on_lost = reactor.stop
+        say(up=True)
+        reactor.run()
+    """)
+    run.said()
+    run.process.kill()
+    run.process.wait(timeout=20)
+    assert eventually(lambda: survivors() == []), survivors()
+
+
 def test_leaf_modules_load_neither_numpy_nor_numba_nor_mpi() -> None:
     import subprocess
     import sys

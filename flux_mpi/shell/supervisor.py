@@ -33,6 +33,8 @@ SPAWNS_A_TURN = 8
 """Tasks started before looking at signals, output and commands again."""
 BROKER_BOUND_S = 20.0
 """How long a broker may take to end after its launcher is gone, before it is killed."""
+SETTLE_S = 1.0
+"""How long after starting the broker a supervisor without tasks sees to the kernel's help."""
 END_BOUND_S = 5.0
 """How long killed processes may take to disappear before the supervisor leaves without them."""
 SAME_SIGNAL_S = 0.2
@@ -89,6 +91,7 @@ class Supervisor:
         self._heard: dict[int, float] = {}
         self._broker_due: float | None = None
         self._ack_due: float | None = None
+        self._settle_due: float | None = None
         self._leave_due: float | None = None  # 0 = it has passed: leave even if tasks do not
         self._wake = -1
         self._given_up = 0
@@ -107,9 +110,7 @@ class Supervisor:
             old_handlers[signum] = signal.signal(signum, signal.SIG_IGN)
         try:
             self._start_broker(broker_argv)
-            _adopt_orphans()
-            if any(name in self._env for name in _LAUNCHER_VARS):
-                _prctl(_PR_SET_PDEATHSIG, _LAUNCHER_LOST)
+            self._settle_due = self._clock() + SETTLE_S
             _keep_to_ourselves()
             self._epoll.register(wake_read, select.EPOLLIN)
             self._wake = wake_read
@@ -185,6 +186,19 @@ class Supervisor:
         self._on_time()
         return True
 
+    def _settle_in(self) -> None:
+        """Have the kernel give us orphaned descendants and tell us of our launcher's end.
+
+        Not before the first task or a quiet moment: it takes ``ctypes``, and with it 10 ms that the
+        brokers of a starting instance need more.
+        """
+        self._settle_due = None
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        if any(name in self._env for name in _LAUNCHER_VARS):
+            _prctl(_PR_SET_PDEATHSIG, _LAUNCHER_LOST)
+            if os.getppid() != self._parent:
+                self._launcher_lost()
+
     def _tasks_over(self) -> bool:
         return self.spawner.idle or (self._leave_due == 0.0)
 
@@ -196,7 +210,7 @@ class Supervisor:
         if self.spawner.pending:
             return 0.0
         due = self.spawner.deadline()
-        for other in (self._broker_due, self._ack_due, self._leave_due):
+        for other in (self._broker_due, self._ack_due, self._leave_due, self._settle_due):
             if other and (due is None or other < due):
                 due = other
         return -1.0 if due is None else max(0.0, due - self._clock())
@@ -207,6 +221,8 @@ class Supervisor:
         if self._broker_due is not None and now >= self._broker_due:
             self._broker_due = None
             self._kill_broker()
+        if self._settle_due is not None and now >= self._settle_due:
+            self._settle_in()
         if self._leave_due and now >= self._leave_due:
             self._leave_due = 0.0
         if self._ack_due is not None and now >= self._ack_due:
@@ -248,6 +264,8 @@ class Supervisor:
                 elif entry[0] == "stand-in":
                     self._stand_in_wanted = True
                 else:
+                    if self._settle_due is not None:
+                        self._settle_in()
                     self.spawner.command(entry)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             # A broker that talks nonsense is not to be trusted with processes.
@@ -416,18 +434,13 @@ def _drain(fd: int) -> bytes:
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # not before the broker is started: it costs milliseconds
+    import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         if code != errno.EINVAL:  # a kernel or sandbox without it: we do what we can
             raise OSError(code, f"prctl({option}): {os.strerror(code)}")
-
-
-def _adopt_orphans() -> None:
-    """Descendants whose parents end become ours, so that none can get away."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _keep_to_ourselves() -> None:

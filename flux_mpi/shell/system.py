@@ -64,7 +64,8 @@ class System:
         self._home = os.getcwd()
         self._cwd: bytes | None = None
         self._all_cpus = frozenset(os.sched_getaffinity(0))
-        self._cpus: object = None
+        self._everywhere = tuple(sorted(self._all_cpus))
+        self._cpus: tuple[int, ...] | None = None
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._found: dict[tuple[bytes, bytes], bytes] = {}
 
@@ -110,6 +111,8 @@ class System:
         """
         name = argv[0]
         path = name if b"/" in name else self._search(name, env.get(b"PATH", DEFAULT_PATH))
+        if cpus == self._everywhere:
+            cpus = None
         if cpus != self._cpus:
             self._bind(cpus)
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]

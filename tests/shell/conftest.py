@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 SUPERVISOR = """
 import os, sys
 from flux_mpi.shell.supervisor import supervise
+if len(sys.argv) > 2:
+    # We lead a new session: the first terminal opened becomes its controlling one.
+    os.dup2(os.open(sys.argv[2], os.O_RDWR), 0)
 sys.exit(supervise([sys.executable, sys.argv[1]], os.environ))
 """
 
@@ -109,12 +112,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a supervisor whose broker runs this script (with ``broker`` and ``say`` at hand)."""
     started: list[Running] = []
 
-    def start(script: str, pass_fds: tuple[int, ...] = (), **env: str) -> Running:
+    def start(script: str, *, pass_fds: tuple[int, ...] = (), tty: str = "", **env: str) -> Running:
         path = tmp_path / f"broker{len(started)}.py"
         path.write_text(BROKER + textwrap.dedent(script))
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "FLUX_MPI_TEST": str(tmp_path), **env}
         process = subprocess.Popen(
-            [sys.executable, "-c", SUPERVISOR, str(path)],
+            [sys.executable, "-c", SUPERVISOR, str(path), *([tty] if tty else [])],
+            start_new_session=bool(tty),
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -495,6 +495,39 @@ def test_an_initial_program_inherits_what_the_launcher_gave(start: Start) -> Non
     assert run.end() == 0
 
 
+def test_an_initial_program_has_the_terminal_while_it_runs(start: Start) -> None:
+    master, slave = os.openpty()
+    run = start(
+        """
+        ask = 'read x; echo $x; read y; echo $y; exit 3'
+        broker.spawn(1, "sh", "-c", ask, stdin="inherit")
+        broker.wait("output", tid=1)
+        say(first=broker.output(1).decode())
+        say(status=broker.ended(1)[2], all=broker.output(1).decode())
+        broker.spawn(2, "sh", "-c", "trap 'exit 7' INT; echo up; while :; do sleep 0.1; done",
+                     stdin="inherit")
+        broker.wait("output", tid=2)
+        say(up=True)
+        say(status=broker.ended(2)[2], signals=[e for e in broker.log if e[0] == "signal"])
+        broker.wait("signal")
+        """,
+        tty=os.ttyname(slave),
+    )
+    os.write(master, b"hello\n")
+    assert run.said() == {"first": "hello\n"}
+    assert os.tcgetpgrp(master) != run.process.pid
+    os.write(master, b"again\n")
+    assert run.said() == {"status": 3 << 8, "all": "hello\nagain\n"}
+    assert run.said() == {"up": True}
+    os.write(master, b"\x03")  # Ctrl-C is for the program in the foreground
+    assert run.said() == {"status": 7 << 8, "signals": []}
+    assert os.tcgetpgrp(master) == run.process.pid
+    os.write(master, b"\x03")  # and now for us
+    assert run.end() == 0
+    os.close(master)
+    os.close(slave)
+
+
 def test_the_supervisor_loads_little() -> None:
     import subprocess
 

@@ -15,18 +15,25 @@ from collections.abc import Callable
 Callback = Callable[[], object]
 
 
+COMPACT_AT = 256
+"""Cancelled timers that may lie in the queue before it is rebuilt without them."""
+
+
 class Timer:
     """A deferred call; ``cancel`` makes it a no-op."""
 
-    __slots__ = ("due", "callback")
+    __slots__ = ("due", "callback", "_reactor")
 
-    def __init__(self, due: float, callback: Callback) -> None:
+    def __init__(self, due: float, callback: Callback, reactor: Reactor) -> None:
         self.due = due
         self.callback: Callback | None = callback
+        self._reactor = reactor
 
     def cancel(self) -> None:
         """Never call it. Idempotent."""
-        self.callback = None
+        if self.callback is not None:
+            self.callback = None
+            self._reactor._timer_cancelled()
 
     @property
     def active(self) -> bool:
@@ -38,6 +45,7 @@ class Reactor(ABC):
 
     def __init__(self) -> None:
         self._timers: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0
         self._sequence = itertools.count()
         self._soon: deque[Callback] = deque()
         self._hooks: list[Callback] = []
@@ -70,7 +78,7 @@ class Reactor(ABC):
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Call ``callback`` once, ``seconds`` from now (never in this same turn's callbacks)."""
-        timer = Timer(self.monotonic() + max(0.0, seconds), callback)
+        timer = Timer(self.monotonic() + max(0.0, seconds), callback, self)
         heapq.heappush(self._timers, (timer.due, next(self._sequence), timer))
         return timer
 
@@ -91,6 +99,7 @@ class Reactor(ABC):
     def _next_due(self) -> float | None:
         while self._timers and not self._timers[0][2].active:
             heapq.heappop(self._timers)
+            self._cancelled -= 1
         return self._timers[0][0] if self._timers else None
 
     def _run_due(self) -> int:
@@ -98,15 +107,29 @@ class Reactor(ABC):
         ran = 0
         if self._timers:
             now = self.monotonic()
-            while self._timers and self._timers[0][0] <= now:
-                callback = heapq.heappop(self._timers)[2].callback
-                if callback is not None:
+            # One set by a callback that runs here must wait for the next turn, due or not: on a
+            # simulated clock it would otherwise never end.
+            newer = next(self._sequence)
+            while self._timers and self._timers[0][0] <= now and self._timers[0][1] < newer:
+                timer = heapq.heappop(self._timers)[2]
+                callback, timer.callback = timer.callback, None
+                if callback is None:
+                    self._cancelled -= 1
+                else:
                     ran += 1
                     self._call(callback)
         for _ in range(len(self._soon)):
             ran += 1
             self._call(self._soon.popleft())
         return ran
+
+    def _timer_cancelled(self) -> None:
+        # Most timers are bounds that never pass: cancelled, they must not pile up until due.
+        self._cancelled += 1
+        if self._cancelled > COMPACT_AT and 2 * self._cancelled > len(self._timers):
+            self._timers = [entry for entry in self._timers if entry[2].active]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
 
     def _run_hooks(self) -> None:
         for hook in self._hooks:

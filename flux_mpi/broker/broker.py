@@ -38,6 +38,9 @@ from flux_mpi.reactor import Reactor
 ClientSink = Callable[[int, Message], None]
 ControlHandler = Callable[[Message, int], object]
 
+FRAME_SLACK = 1 << 20
+"""What a frame may hold besides its payload: its topic, and a route that grows on the way."""
+
 
 class Broker:
     """One rank of an instance."""
@@ -60,13 +63,14 @@ class Broker:
         self.frame_limit = frame_limit
         self.attrs = Attributes()
         self.ring = LogRing()
-        self.router = Router(self.rank, tree, self)
-        self.events = EventLog()
-        self.subscriptions = Subscriptions()
+        self.router = Router(self.rank, tree, self, payload_limit=frame_limit)
         self.parent = tree.parent(self.rank)
         self.children = set(tree.children(self.rank))
+        self.events = EventLog() if self.children else EventLog(keep=0)
+        self.subscriptions = Subscriptions(self._callback_failed)
         self.on_peer_lost: list[Callable[[int, str], object]] = []
         self._clients: ClientSink = lambda client, message: None
+        self.count_clients: Callable[[], int] = lambda: 0
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._controls: dict[str, ControlHandler] = {}
         self._calls: dict[int, Rpc] = {}
@@ -75,9 +79,12 @@ class Broker:
         self.counters = {"sent": 0, "received": 0, "events": 0}
         transport.on_data = self._from_peer
         transport.on_lost = self._peer_lost
-        reactor.on_error = self._callback_failed
+        if reactor.on_error is None:
+            reactor.on_error = self._callback_failed
         self.control("cancel", lambda message, peer: self.router.cancel(message, peer))
         self.control("events-since", self._resend_events)
+        self.control("events-skip", self._skip_events)
+        self.control("publish", self._publish_for)
 
     def open(self) -> None:
         """Open the links to the neighbours; from now on messages flow."""
@@ -95,9 +102,10 @@ class Broker:
         """Call ``handler(message, peer)`` for control messages of neighbours."""
         self._controls[topic] = handler
 
-    def attach_clients(self, sink: ClientSink) -> None:
-        """Where messages to clients go."""
+    def attach_clients(self, sink: ClientSink, count: Callable[[], int]) -> None:
+        """Where messages to clients go, and how many clients there are."""
         self._clients = sink
+        self.count_clients = count
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -110,13 +118,17 @@ class Broker:
         rank: int = ANY,
         streaming: bool = False,
     ) -> Rpc:
-        """Call a service anywhere; ``callback`` gets every response, errors too."""
+        """Call a service anywhere; ``callback`` gets every response, errors too.
+
+        It may be called before this returns. Raises FluxError (EMSGSIZE) for too long a payload.
+        """
+        packed = self._pack(topic, payload)
         call = Rpc(next(self._tags), topic, callback, streaming, self._cancel_call)
         self._calls[call.tag] = call
         message = Message(
             REQUEST,
             topic,
-            None if payload is None else pack(payload),
+            packed,
             flags=STREAMING if streaming else 0,
             tag=call.tag,
             target=rank,
@@ -126,8 +138,8 @@ class Broker:
         return call
 
     def send(self, topic: str, payload: Any, *, rank: int = ANY) -> None:
-        """Call a service that shall not answer."""
-        packed = None if payload is None else pack(payload)
+        """Call a service that shall not answer. Raises FluxError (EMSGSIZE)."""
+        packed = self._pack(topic, payload)
         self.router.request(
             Message(REQUEST, topic, packed, flags=NORESPONSE, target=rank, uid=self.uid), None
         )
@@ -136,6 +148,19 @@ class Broker:
         """Tell a neighbour something that is between the two of us."""
         packed = None if payload is None else pack(payload)
         self.to_peer(peer, Message(CONTROL, topic, packed, uid=self.uid))
+
+    def _pack(self, topic: str, payload: Any) -> bytes | None:
+        packed = None if payload is None else pack(payload)
+        self._check_size(topic, packed)
+        return packed
+
+    def _check_size(self, topic: str, packed: bytes | None) -> None:
+        # The neighbour that got a longer one would have to hang up on us.
+        if packed is not None and len(packed) > self.frame_limit:
+            raise FluxError(
+                errno.EMSGSIZE,
+                f"{topic}: {len(packed)} bytes are over the limit of {self.frame_limit}",
+            )
 
     def _cancel_call(self, call: Rpc) -> None:
         if self._calls.pop(call.tag, None) is not None:
@@ -148,7 +173,11 @@ class Broker:
         self.publish_packed(topic, None if payload is None else pack(payload), self.uid)
 
     def publish_packed(self, topic: str, payload: bytes | None, uid: int) -> int:
-        """Publish an event whose payload is packed already; returns its number (root only)."""
+        """Publish an event whose payload is packed already; returns its number (root only).
+
+        Raises FluxError (EMSGSIZE).
+        """
+        self._check_size(topic, payload)
         if self.parent is not None:
             message = Message(CONTROL, "publish", pack([topic, payload]), uid=uid)
             self.to_peer(self.parent, message)
@@ -176,15 +205,28 @@ class Broker:
         elif ask is not None:
             self.send_control(peer, "events-since", ask)
 
+    def _publish_for(self, message: Message, peer: int) -> None:
+        topic, payload = message.body
+        self.publish_packed(topic, payload, message.uid)
+
     def _resend_events(self, message: Message, peer: int) -> None:
-        for event in self.events.since(int(message.body)):
+        skip, events = self.events.since(int(message.body))
+        if skip:
+            self.send_control(peer, "events-skip", skip)
+        for event in events:
             self.to_peer(peer, event)
+
+    def _skip_events(self, message: Message, peer: int) -> None:
+        if peer == self.parent:
+            count = self.events.skip(int(message.body))
+            self.log(ERR, "broker", f"{count} events are lost: rank {peer} no longer has them")
 
     # -- log ------------------------------------------------------------------------------------
 
     def log(self, level: int, component: str, text: str) -> None:
-        """Write to the log ring; see ``broker.services`` for what is forwarded and shown."""
-        self.ring.append((self.reactor.now(), level, component, self.rank, text))
+        """Write to the log ring, if ``level`` is one that is kept (attribute ``log-level``)."""
+        if level <= int(self.attrs.get("log-level", "7")):
+            self.ring.append((self.reactor.now(), level, component, self.rank, text))
 
     def _callback_failed(self, error: BaseException) -> None:
         trace = "".join(traceback.format_exception(error)).strip()
@@ -208,7 +250,10 @@ class Broker:
             return
         if message.errnum or not call.streaming:
             del self._calls[message.tag]
-        call.callback(Response(message))
+        try:
+            call.callback(Response(message))
+        except Exception as error:  # must not hit whoever happened to answer
+            self._callback_failed(error)
 
     def to_service(self, request: Request) -> None:
         """Outlet: a service of ours. What its handler raises becomes the answer."""
@@ -232,20 +277,30 @@ class Broker:
             self._callback_failed(error)
             request.error(errno.EPROTO, f"{message.topic}: {type(error).__name__}: {error}")
 
+    def close(self, request: Request) -> None:
+        """Outlet: nobody waits for this request any more."""
+        try:
+            request.close()
+        except Exception as error:  # others may have to be closed as well
+            self._callback_failed(error)
+
     # -- what comes in --------------------------------------------------------------------------
 
     def from_client(self, client: int, uid: int, message: Message) -> None:
         """A message of a client. Route and uid are ours to say, never the client's."""
         self.counters["received"] += 1
-        if message.kind == REQUEST:
-            message.route = []
-            message.uid = uid
-            self.router.request(message, client)
-        elif message.kind == RESPONSE:
-            self.router.response(message, client)
-        elif message.kind == CONTROL and message.topic == "cancel":
-            message.route = []
-            self.router.cancel(message, client)
+        try:
+            if message.kind == REQUEST:
+                message.route = []
+                message.uid = uid
+                self.router.request(message, client)
+            elif message.kind == RESPONSE:
+                self.router.response(message, client)
+            elif message.kind == CONTROL and message.topic == "cancel":
+                message.route = []
+                self.router.cancel(message, client)
+        except Exception as error:  # the messages behind this one must still be taken
+            self._callback_failed(error)
 
     def client_gone(self, client: int) -> None:
         """A client of this broker disconnected."""
@@ -254,7 +309,7 @@ class Broker:
     def _from_peer(self, peer: int, data: bytes) -> None:
         decoder = self._decoders.get(peer)
         if decoder is None:
-            decoder = self._decoders[peer] = FrameDecoder(self.frame_limit + (1 << 20))
+            decoder = self._decoders[peer] = FrameDecoder(self.frame_limit + FRAME_SLACK)
         try:
             messages = decoder.feed(data)
         except ProtocolError as error:
@@ -263,20 +318,30 @@ class Broker:
             return
         for message in messages:
             self.counters["received"] += 1
-            kind = message.kind
-            if kind == RESPONSE:
-                self.router.response(message, peer)
-            elif kind == REQUEST:
-                self.router.request(message, peer)
-            elif kind == EVENT:
-                self._event(message, peer)
-            elif message.topic == "publish":
-                topic, payload = message.body
-                self.publish_packed(topic, payload, message.uid)
-            else:
-                handler = self._controls.get(message.topic)
-                if handler is not None:
-                    handler(message, peer)
+            try:
+                self._take(message, peer)
+            except Exception as error:  # the messages behind this one must still be taken
+                self._callback_failed(error)
+
+    def _take(self, message: Message, peer: int) -> None:
+        kind = message.kind
+        if kind == RESPONSE:
+            self.router.response(message, peer)
+        elif kind == REQUEST:
+            self.router.request(message, peer)
+        elif kind == EVENT:
+            self._event(message, peer)
+        else:
+            handler = self._controls.get(message.topic)
+            if handler is not None:
+                handler(message, peer)
+
+    def farewell(self, peer: int) -> None:
+        """A neighbour left in good order: it answers nothing any more, and nothing is wrong."""
+        self.transport.drop(peer)
+        self.children.discard(peer)
+        self._decoders.pop(peer, None)
+        self.router.peer_gone(peer, "has left")
 
     def _peer_lost(self, peer: int, why: str) -> None:
         self.children.discard(peer)

@@ -13,6 +13,7 @@ import os
 import resource
 import socket
 import struct
+from collections import deque
 from functools import partial
 
 from flux_mpi.broker.broker import Broker
@@ -26,26 +27,34 @@ READ_ROUNDS = 4
 """Reads from one client in one turn: a flood from one must not starve the others."""
 OUTPUT_LIMIT = 256 << 20
 """Bytes that may wait for a client that does not read, before it is dropped."""
+BUFFERS = 256
+"""Messages handed to the kernel in one call, at most."""
+WRITE_ROUNDS = 16
+"""Writes to one client in one turn."""
 RESERVED_FDS = 64
 """Descriptors kept free for the broker's own needs."""
+ACCEPT_PAUSE_S = 0.2
+"""How long to let new clients wait when the system has no descriptor at all left for us."""
 
 
 class _Client:
-    __slots__ = ("number", "sock", "uid", "decoder", "out", "sent", "blocked")
+    __slots__ = ("number", "sock", "uid", "decoder", "out", "waiting", "blocked")
 
     def __init__(self, number: int, sock: socket.socket, uid: int, limit: int) -> None:
         self.number = number
         self.sock = sock
         self.uid = uid
         self.decoder = FrameDecoder(limit)
-        self.out: list[bytes] = []
-        self.sent = 0
+        self.out: deque[bytes | memoryview] = deque()
+        self.waiting = 0  # bytes in out
         self.blocked = False
 
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard one; returns the limit now in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard):
+        hard = 1 << 20
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -54,15 +63,26 @@ def raise_descriptor_limit() -> int:
 
 
 class ClientServer:
-    """Accepts clients on ``path`` and joins them to ``broker``."""
+    """Accepts clients on ``path`` and joins them to ``broker``.
+
+    Its turn-end hook must come after those of the services that answer clients in theirs.
+    """
 
     def __init__(
-        self, broker: Broker, path: str, *, uid: int | None = None, max_clients: int | None = None
+        self,
+        broker: Broker,
+        path: str,
+        *,
+        uid: int | None = None,
+        max_clients: int | None = None,
+        output_limit: int = OUTPUT_LIMIT,
     ) -> None:
         self.broker = broker
         self.path = path
         self.uid = os.geteuid() if uid is None else uid
         self.max_clients = max_clients or max(16, raise_descriptor_limit() - RESERVED_FDS)
+        self.output_limit = output_limit
+        self._full = False
         self._numbers = itertools.count(FIRST_CLIENT)
         self._clients: dict[int, _Client] = {}
         self._dirty: dict[int, _Client] = {}
@@ -75,7 +95,7 @@ class ClientServer:
         finally:
             os.umask(mask)
         self._sock.listen(512)
-        broker.attach_clients(self.send)
+        broker.attach_clients(self.send, self.__len__)
         broker.reactor.add_reader(self._sock.fileno(), self._accept)
         broker.reactor.at_turn_end(self.flush)
 
@@ -91,10 +111,10 @@ class ClientServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE) and self._spare >= 0:
-                    self._accept_to_refuse()
+                if error.errno in (errno.EMFILE, errno.ENFILE) and self._accept_to_refuse():
                     continue
                 self.broker.log(ERR, "connector-local", f"accept: {error.strerror}")
+                self._pause()
                 return
             _, uid, _ = struct.unpack(
                 "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -106,22 +126,48 @@ class ClientServer:
             if len(self._clients) >= self.max_clients:
                 self._refuse_full(sock)
                 continue
+            self._full = False
             sock.setblocking(False)
             client = _Client(next(self._numbers), sock, uid, self.broker.frame_limit)
             self._clients[client.number] = client
             self.broker.reactor.add_reader(sock.fileno(), partial(self._read, client))
 
-    def _accept_to_refuse(self) -> None:
+    def _pause(self) -> None:
+        """The listening socket stays readable while nothing can be accepted: do not spin on it."""
+        reactor = self.broker.reactor
+        reactor.remove(self._sock.fileno())
+        reactor.call_later(ACCEPT_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        if self._sock.fileno() >= 0:
+            self.broker.reactor.add_reader(self._sock.fileno(), self._accept)
+
+    def _accept_to_refuse(self) -> bool:
+        """Use the spare descriptor to tell a client why; False when it could not be done."""
+        if self._spare < 0:
+            return self._keep_spare()
         os.close(self._spare)
         self._spare = -1
-        with contextlib.suppress(OSError):
+        try:
             self._refuse_full(self._sock.accept()[0])
-        with contextlib.suppress(OSError):
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        return self._keep_spare()
+
+    def _keep_spare(self) -> bool:
+        try:
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        return True
 
     def _refuse_full(self, sock: socket.socket) -> None:
         count = len(self._clients)
-        self.broker.log(ERR, "connector-local", f"refused a client: {count} are connected")
+        if not self._full:  # not once for each of ten thousand
+            self._full = True
+            self.broker.log(ERR, "connector-local", f"refusing clients: {count} are connected")
         self._refuse(
             sock,
             errno.EMFILE,
@@ -167,53 +213,62 @@ class ClientServer:
         if client is not None:
             frame = encode(message)
             client.out.append(frame)
-            client.sent += len(frame)
-            if not client.blocked:
+            client.waiting += len(frame)
+            if not client.blocked or client.waiting > self.output_limit:
                 self._dirty[number] = client
 
     def backlog(self, number: int) -> int:
         """Bytes that wait for a client to read."""
         client = self._clients.get(number)
-        return client.sent if client else 0
+        return client.waiting if client else 0
 
     def flush(self) -> None:
         """Write what this turn produced."""
-        if self._dirty:
+        while self._dirty:  # again: the end of a client may be the answer to another's request
             dirty = list(self._dirty.values())
             self._dirty.clear()
             for client in dirty:
                 self._write(client)
 
     def _write(self, client: _Client) -> None:
-        if client.number not in self._clients or not client.out:
+        if client.number not in self._clients:
             return
-        data = b"".join(client.out) if len(client.out) > 1 else client.out[0]
+        out = client.out
         try:
-            written = client.sock.send(data, socket.MSG_NOSIGNAL)
+            for _ in range(WRITE_ROUNDS):
+                if not out:
+                    break
+                if len(out) == 1:
+                    written = client.sock.send(out[0], socket.MSG_NOSIGNAL)
+                else:
+                    parts = list(itertools.islice(out, BUFFERS))
+                    written = client.sock.sendmsg(parts, (), socket.MSG_NOSIGNAL)
+                client.waiting -= written
+                while written:
+                    head = out[0]
+                    if written < len(head):
+                        out[0] = memoryview(head)[written:]
+                        break
+                    written -= len(head)
+                    out.popleft()
         except BlockingIOError:
-            written = 0
+            pass
         except OSError:
             self._drop(client)
             return
-        reactor = self.broker.reactor
-        client.sent = len(data) - written
-        if not client.sent:
-            client.out.clear()
-            if client.blocked:
-                client.blocked = False
-                reactor.remove_writer(client.sock.fileno())
-            return
-        client.out = [data[written:]]
-        if client.sent > OUTPUT_LIMIT:
+        if client.waiting > self.output_limit:
             self.broker.log(
                 WARNING,
                 "connector-local",
-                f"dropped a client that left {client.sent} bytes unread",
+                f"dropped a client that left {client.waiting} bytes unread",
             )
             self._drop(client)
-        elif not client.blocked:
-            client.blocked = True
-            reactor.add_writer(client.sock.fileno(), lambda: self._write(client))
+        elif client.blocked != bool(out):
+            client.blocked = bool(out)
+            if client.blocked:
+                self.broker.reactor.add_writer(client.sock.fileno(), partial(self._write, client))
+            else:
+                self.broker.reactor.remove_writer(client.sock.fileno())
 
     # -- going ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ class Membership:
     def __init__(self, tree: Tree, hosts: list[str], now: float) -> None:
         self.tree = tree
         self.hosts = hosts
+        # With why it was lost: empty for one that merely stood below another.
         self._state: list[tuple[str, float, str]] = [(OFFLINE, now, "")] * tree.size
 
     def online(self, rank: int, now: float) -> None:
@@ -25,7 +26,7 @@ class Membership:
         """``rank`` is gone, and with it all below it; returns those that were not gone before."""
         newly = [r for r in self.tree.subtree(rank) if self._state[r][0] != LOST]
         for each in newly:
-            self._state[each] = (LOST, now, why if each == rank else f"below rank {rank}")
+            self._state[each] = (LOST, now, why if each == rank else "")
         return newly
 
     def ranks(self, state: str) -> list[int]:
@@ -40,7 +41,7 @@ class Membership:
         return [
             {"rank": rank, "hostname": self.hosts[rank], "time": since, "error": why}
             for rank, (state, since, why) in enumerate(self._state)
-            if state == LOST and not why.startswith("below")
+            if state == LOST and why
         ]
 
     def describe(self, rank: int = 0) -> dict[str, object]:

@@ -29,12 +29,11 @@ Key = tuple[tuple[int, ...], int]
 LOCAL = -2
 """Destination: a service of this broker itself."""
 
-HOP_LIMIT = 256
-"""More hops than any tree has: a message that went round in circles, or a forged one."""
+UNLIMITED = 1 << 62
 
 
 class Outlet(Protocol):
-    """The four ways out of a router."""
+    """The ways out of a router."""
 
     def to_peer(self, rank: int, message: Message) -> None:
         """Send to a neighbour in the tree."""
@@ -47,6 +46,9 @@ class Outlet(Protocol):
 
     def to_service(self, request: Request) -> None:
         """Hand a request to a service of this broker."""
+
+    def close(self, request: Request) -> None:
+        """Tell a service of this broker that nobody waits for ``request`` any more."""
 
 
 class Flight:
@@ -65,9 +67,15 @@ class Flight:
 
 
 class Router:
-    """Routes requests and responses for one rank."""
+    """Routes requests and responses for one rank.
 
-    def __init__(self, rank: int, tree: Tree, outlet: Outlet) -> None:
+    An answer of a local service that is longer than ``payload_limit`` bytes becomes an error: the
+    neighbour or client that got it as it is would have to hang up.
+    """
+
+    def __init__(
+        self, rank: int, tree: Tree, outlet: Outlet, *, payload_limit: int = UNLIMITED
+    ) -> None:
         self.rank = rank
         self.tree = tree
         self.outlet = outlet
@@ -76,9 +84,22 @@ class Router:
         """Service name → LOCAL or the client that offers it."""
         self.unreachable: set[int] = set()
         """Neighbours that are gone."""
+        self.payload_limit = payload_limit
         self._flights: dict[Key, Flight] = {}
         self._of_client: dict[int, set[Key]] = {}
+        self._providers: set[int] = set()
         self._hops: dict[int, int | None] = {}
+
+    # -- services -------------------------------------------------------------------------------
+
+    def offer(self, name: str, client: int) -> None:
+        """Requests to service ``name`` go to ``client`` from now on."""
+        self.services[name] = client
+        self._providers.add(client)
+
+    def withdraw(self, name: str) -> None:
+        """Service ``name`` is no longer offered here; what it was asked may still be answered."""
+        del self.services[name]
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -87,6 +108,8 @@ class Router:
         if source is not None:
             message.route.append(source)
         target = message.target
+        if message.flags & NORESPONSE and message.flags & STREAMING:
+            return  # a contradiction, and nobody wants to hear of it
         if target == ANY:
             if message.flags & UPSTREAM:
                 message.flags &= ~UPSTREAM
@@ -128,9 +151,12 @@ class Router:
             self._return(message.failure(errnum, text))
 
     def _forward(self, message: Message, peer: int, source: int | None) -> None:
-        if peer in self.unreachable or len(message.route) > HOP_LIMIT:
+        if peer in self.unreachable:
             what = f"rank {message.target}" if message.target >= 0 else message.topic
-            self._refuse(message, errno.EHOSTUNREACH, f"{what}: rank {peer} on the way is lost")
+            self._refuse(message, errno.EHOSTUNREACH, f"{what}: rank {peer} on the way is gone")
+            return
+        if len(message.route) > self.tree.size:
+            self._refuse(message, errno.ELOOP, f"{message.topic}: went round in circles")
             return
         if not message.flags & NORESPONSE:
             self._open(message, peer, source, None)
@@ -149,6 +175,8 @@ class Router:
 
     def _open(self, message: Message, to: int, source: int | None, request: Request | None) -> None:
         key = (tuple(message.route), message.tag)
+        if key in self._flights:
+            self._cancel(key)  # its requester uses the tag again: it cannot mean both
         self._flights[key] = Flight(
             to, source, message.topic, bool(message.flags & STREAMING), request
         )
@@ -167,7 +195,17 @@ class Router:
 
     def _answer(self, message: Message) -> None:
         """A service of this broker answers."""
-        self.response(message, LOCAL)
+        size = len(message.payload or b"")
+        if size <= self.payload_limit:
+            self.response(message, LOCAL)
+            return
+        flight = self._flights.get((tuple(message.route), message.tag))
+        text = f"{message.topic}: an answer of {size} bytes is over the limit of"
+        self.response(
+            message.failure(errno.EMSGSIZE, f"{text} {self.payload_limit}: ask for less"), LOCAL
+        )
+        if flight is not None and flight.request is not None:
+            self.outlet.close(flight.request)
 
     def response(self, message: Message, source: int) -> None:
         """Route a response that came from ``source`` (a neighbour, a client, LOCAL).
@@ -205,7 +243,7 @@ class Router:
         if flight is None:
             return
         if flight.request is not None:
-            flight.request.close()
+            self.outlet.close(flight.request)
             return
         control = Message(CONTROL, "cancel", tag=key[1], route=list(key[0]))
         if flight.to >= FIRST_CLIENT:
@@ -220,16 +258,17 @@ class Router:
         offered = [name for name, owner in self.services.items() if owner == client]
         for name in offered:
             del self.services[name]
-        if offered:
+        if client in self._providers:
+            self._providers.discard(client)
             self._fail_flights(client, errno.ECONNRESET, "the client that offered it is gone")
 
-    def peer_gone(self, peer: int) -> None:
-        """A neighbour is lost: everything under way there fails, everything from there ends."""
+    def peer_gone(self, peer: int, why: str = "was lost") -> None:
+        """A neighbour is gone: everything under way there fails, everything from there ends."""
         self.unreachable.add(peer)
         for key, flight in list(self._flights.items()):
             if flight.source == peer:
                 self._cancel(key)
-        self._fail_flights(peer, errno.EHOSTUNREACH, f"rank {peer} was lost")
+        self._fail_flights(peer, errno.EHOSTUNREACH, f"rank {peer} {why}")
 
     def _fail_flights(self, to: int, errnum: int, why: str) -> None:
         for key, flight in list(self._flights.items()):

@@ -68,7 +68,13 @@ class Request:
             self._send(self.message.failure(errnum, text))
 
     def on_close(self, callback: Callable[[], object]) -> None:
-        """Call back when the requester cancels, disconnects or is lost."""
+        """Call back when the requester cancels, disconnects or is lost.
+
+        At once, if the request is closed already: nobody would come to call it later.
+        """
+        if not self._open:
+            callback()
+            return
         if self._closers is None:
             self._closers = []
         self._closers.append(callback)
@@ -77,7 +83,8 @@ class Request:
         """The requester is gone: nothing more is sent. Called by the broker."""
         if self._open:
             self._open = False
-            for callback in self._closers or ():
+            closers, self._closers = self._closers, None
+            for callback in closers or ():
                 callback()
 
 

@@ -32,7 +32,6 @@ class BrokerServices:
         self.config = config
         self.membership = membership
         self.started = broker.reactor.now()
-        self._offered: dict[str, Request] = {}
         broker.register("broker", {"ping": self.ping, "info": self.info, "stats": self.stats})
         broker.register(
             "attr",
@@ -86,6 +85,8 @@ class BrokerServices:
             {
                 **broker.counters,
                 "inflight": broker.router.inflight,
+                "clients": broker.count_clients(),
+                "overlay": self._links(),
                 "services": sorted(broker.router.services),
                 "event_seq": broker.events.last,
             }
@@ -98,11 +99,9 @@ class BrokerServices:
 
     def attr_set(self, request: Request) -> None:
         name, value = _text(request.payload, "name"), _text(request.payload, "value")
-        if name == "log-ring-size":
-            if not value.isdigit() or not 0 < int(value) <= 1_000_000:
-                raise ServiceError(errno.EINVAL, f"{name}: {value!r} is not allowed, 1-1000000 is")
-            self.broker.ring.resize(int(value))
         self.broker.attrs.set(name, value)
+        if name == "log-ring-size":
+            self.broker.ring.resize(int(value))
         request.respond()
 
     def attr_remove(self, request: Request) -> None:
@@ -176,21 +175,20 @@ class BrokerServices:
     def service_add(self, request: Request) -> None:
         name = _text(request.payload, "service")
         owner = self._client_of(request.message)
-        services = self.broker.router.services
-        if name in services:
+        if name in self.broker.router.services:
             raise ServiceError(errno.EEXIST, f"service {name}: offered already")
         if not name or "." in name or len(name) > 128:
             raise ServiceError(
                 errno.EINVAL, f"service {name!r}: a name of 1-128 characters without '.' is needed"
             )
-        services[name] = owner
+        self.broker.router.offer(name, owner)
         request.respond()
 
     def service_remove(self, request: Request) -> None:
         name = _text(request.payload, "service")
         if self.broker.router.services.get(name) != self._client_of(request.message):
             raise ServiceError(errno.ENOENT, f"service {name}: not offered by this client")
-        del self.broker.router.services[name]
+        self.broker.router.withdraw(name)
         request.respond()
 
     @staticmethod
@@ -203,17 +201,21 @@ class BrokerServices:
 
     def overlay_peers(self, request: Request) -> None:
         broker = self.broker
-        peers = sorted(broker.children)
-        if broker.parent is not None:
-            peers.insert(0, broker.parent)
         request.respond(
             {
                 "rank": broker.rank,
                 "parent": broker.parent,
                 "children": sorted(broker.children),
-                "links": {str(peer): broker.transport.describe(peer) for peer in peers},
+                "links": self._links(),
             }
         )
+
+    def _links(self) -> dict[str, dict[str, object]]:
+        broker = self.broker
+        peers = sorted(broker.children)
+        if broker.parent is not None:
+            peers.insert(0, broker.parent)
+        return {str(peer): broker.transport.describe(peer) for peer in peers}
 
     def overlay_status(self, request: Request) -> None:
         assert self.membership is not None

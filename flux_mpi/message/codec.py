@@ -15,6 +15,8 @@ from flux_mpi.message.message import CONTROL, REQUEST, Message
 
 DEFAULT_LIMIT = 64 << 20
 """Longest frame taken from a peer, bytes."""
+TOPIC_LIMIT = 4096
+"""Longest topic, characters: what a frame holds besides its payload must stay small."""
 
 
 def encode(m: Message) -> bytes:
@@ -42,6 +44,7 @@ def decode(frame: bytes | memoryview) -> Message:
         and REQUEST <= kind <= CONTROL
         and type(flags) is int
         and type(topic) is str
+        and len(topic) <= TOPIC_LIMIT
         and type(tag) is int
         and type(target) is int
         and type(errnum) is int
@@ -50,7 +53,9 @@ def decode(frame: bytes | memoryview) -> Message:
         and type(uid) is int
         and (payload is None or type(payload) is bytes)
     ):
-        raise ProtocolError(f"a message field has the wrong type: kind {kind!r}, topic {topic!r}")
+        raise ProtocolError(
+            f"a message field has the wrong type: kind {kind!r:.20}, topic {topic!r:.80}"
+        )
     return Message(
         kind,
         topic,

@@ -45,6 +45,7 @@ class Lifecycle:
         self.level = JOIN
         self.status = 0
         self.orderly = True
+        self._program_started = False
         self._program_ended = False
         self._jobs_ended = False
         self._signals = 0
@@ -56,6 +57,7 @@ class Lifecycle:
         if self.level == JOIN:
             self._enter(RUN)
             if self.root:
+                self._program_started = True
                 self.world.start_program()
 
     def program_ended(self, status: int) -> None:
@@ -109,11 +111,14 @@ class Lifecycle:
         self.abort(status)
 
     def abort(self, status: int) -> None:
-        """End everything at once."""
+        """End everything at once; while shutting down already, wait for nobody any more."""
         if self.level == LEFT:
             return
         self.status = status
         self.orderly = False
+        if self.level == SHUTDOWN:
+            self._leave()
+            return
         self.world.stop_jobs(now=True)
         self.world.stop_program(now=True)
         self._shut_down()
@@ -139,7 +144,9 @@ class Lifecycle:
 
     def _clean_up(self) -> None:
         self._enter(CLEANUP)
-        if not self._program_ended:
+        if not self._program_started:
+            self._program_ended = True  # it never will
+        elif not self._program_ended:
             self.world.stop_program(now=False)
         self.world.stop_jobs(now=False)
         self._cleaned()

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_mpi import __version__
+from flux_mpi.broker.attributes import parse_timeout
 from flux_mpi.broker.broker import Broker
-from flux_mpi.broker.logring import DEBUG, ERR, INFO, LEVELS, Entry
+from flux_mpi.broker.logring import CRIT, DEBUG, ERR, INFO, LEVELS, Entry
 from flux_mpi.broker.membership import Membership
 from flux_mpi.broker.service import Request
 from flux_mpi.broker.services import BrokerServices
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from flux_mpi.shell.link import Link, Process
 
 SIGTERM, SIGKILL, SIGHUP = 15, 9, 1
+DRAIN_BOUND_S = 3.0
+"""How long a broker that leaves waits until its last words have gone out."""
 
 
 class Settings:
@@ -97,6 +100,7 @@ class Node:
         self._program: Process | None = None
         self._programs_started = False
         self._said_bye = False
+        self._leaving: tuple[int, bool] | None = None
         self.broker = broker = Broker(
             reactor, transport, tree, uid=uid, frame_limit=settings.frame_limit
         )
@@ -156,13 +160,14 @@ class Node:
         defaults: dict[str, object] = {
             "broker.cleanup-timeout": f"{settings.cleanup_timeout_s:g}s",
             "broker.shutdown-timeout": f"{settings.shutdown_timeout_s:g}s",
+            "log-critical-level": CRIT,
             "log-forward-level": ERR,
             "log-level": DEBUG,
             "log-ring-size": 1024,
             "log-stderr-level": settings.stderr_level,
             "log-stderr-mode": "leader",
         }
-        for name, value in {**defaults, **settings.attributes}.items():
+        for name, value in defaults.items():
             broker.attrs.set(name, value)
         for name, value in {
             "broker.boot-method": settings.boot_method,
@@ -190,22 +195,31 @@ class Node:
             broker.attrs.define("jobid", environ["FLUX_JOB_ID"])
             if environ.get("FLUX_URI"):
                 broker.attrs.define("parent-uri", environ["FLUX_URI"])
+        for name, text in settings.attributes.items():
+            broker.attrs.set(name, text)  # refuses what is not the user's to say
+        broker.ring.resize(int(broker.attrs.get("log-ring-size")))
 
     # -- log ------------------------------------------------------------------------------------
 
     def _logged(self, entry: Entry) -> None:
-        broker = self.broker
-        level = entry[1]
-        if broker.rank == 0:
-            if level <= int(broker.attrs.get("log-stderr-level")):
-                _, _, component, rank, text = entry
-                self._say(f"{component}.{LEVELS[level]}[{rank}]: {text}")
-        elif level <= int(broker.attrs.get("log-forward-level")):
-            broker.send("log.forward", list(entry), rank=0)
+        attrs = self.broker.attrs
+        _, level, component, rank, text = entry
+        here = rank == self.broker.rank
+        if here and self.broker.rank and level <= int(attrs.get("log-forward-level")):
+            self.broker.send("log.forward", list(entry), rank=0)
+        shown = level <= int(attrs.get("log-stderr-level"))
+        if attrs.get("log-stderr-mode") == "local":
+            shown = shown and here
+        else:
+            shown = shown and self.broker.rank == 0
+        if shown or (here and level <= int(attrs.get("log-critical-level"))):
+            self._say(f"{component}.{LEVELS[level]}[{rank}]: {text}")
 
     def _forwarded(self, request: Request) -> None:
         when, level, component, rank, text = request.payload
-        self.broker.ring.append((float(when), int(level), str(component), int(rank), str(text)))
+        self.broker.ring.append(
+            (float(when), min(max(int(level), 0), DEBUG), str(component), int(rank), str(text))
+        )
 
     # -- what happens ---------------------------------------------------------------------------
 
@@ -237,8 +251,7 @@ class Node:
 
     def _bye(self, message: Message, peer: int) -> None:
         if peer in self.broker.children:
-            self.broker.children.discard(peer)
-            self.broker.transport.drop(peer)
+            self.broker.farewell(peer)
             self.life.child_gone(peer)
 
     # -- the world of the lifecycle -------------------------------------------------------------
@@ -249,12 +262,11 @@ class Node:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        settings = self.settings
-        bound = {
-            JOIN: settings.join_timeout_s,
-            CLEANUP: settings.cleanup_timeout_s,
-            SHUTDOWN: settings.shutdown_timeout_s,
-        }.get(level)
+        bound: float | None = None
+        if level == JOIN:
+            bound = self.settings.join_timeout_s
+        elif level in (CLEANUP, SHUTDOWN):
+            bound = parse_timeout(self.broker.attrs.get(f"broker.{level}-timeout"))
         if bound is not None:
             self._timer = self.reactor.call_later(bound, self._expired)
 
@@ -319,14 +331,25 @@ class Node:
 
     def leave(self, status: int, orderly: bool) -> None:
         """All below have left: say so to the parent, and go."""
-        if self._timer is not None:
-            self._timer.cancel()
         self._said_bye = True
         if self.broker.parent is not None:
             self.broker.send_control(self.broker.parent, "bye")
         self.link.shutdown(self.settings.kill_grace_s if orderly else 0.0)
-        # One more turn, so that what was just said is sent.
-        self.reactor.call_soon(lambda: self._leave(status, orderly))
+        # What was just said must have gone out: that is known after the transport's own hook.
+        self._leaving = (status, orderly)
+        self.reactor.at_turn_end(self._leave_when_drained)
+        self.reactor.call_later(DRAIN_BOUND_S, self._leave_now)
+        self.reactor.call_soon(lambda: None)
+
+    def _leave_when_drained(self) -> None:
+        if self.broker.transport.drained():
+            self._leave_now()
+
+    def _leave_now(self) -> None:
+        if self._leaving is not None:
+            status, orderly = self._leaving
+            self._leaving = None
+            self._leave(status, orderly)
 
 
 def _hostlist(hosts: Sequence[str]) -> str:

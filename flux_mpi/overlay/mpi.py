@@ -10,12 +10,12 @@ MPI has no descriptor to sleep on, so neighbours on one node also hold a stream 
 probing, because a message can take more of MPI's progress than a fixed number of probes gives it
 (measured: over UCX, three empty probes after a ring miss one in some hundreds). The end of a bell
 says "that process is gone", at once and without heartbeats. Links without a bell (other nodes, or
-a bell that failed) are polled.
+a bell that failed) are polled, and carry an empty buffer now and then: MPI never tells that a peer
+has died, only silence does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -44,6 +44,14 @@ HEADER = struct.Struct(">I")
 """Each buffer begins with the credits it gives back."""
 COUNT = struct.Struct(">I")
 COUNT_MASK = 0xFFFFFFFF
+BACKLOG_LIMIT = 512 << 20
+"""Bytes that may wait for a peer that takes nothing, before it is given up."""
+END_GRACE_S = 1.0
+"""How long to look for what a process announced before it ended."""
+BEATS = 6
+"""Signs of life sent in the time after which a silent peer is given up."""
+DIAL_BOUND_S = 10
+"""How long a peer's bell may take to be answered; it is polled instead."""
 EMPTY_PROBES = 3
 """Consecutive empty probes before sleeping: fewer leave messages behind a bell already heard."""
 
@@ -55,11 +63,15 @@ _BOOT_PAUSE_S = 0.0005
 class _Link:
     __slots__ = (
         "peer", "queue", "queued", "credits", "taken", "bell", "incoming", "rung", "announced",
-        "sent_bytes", "received_bytes", "sent_buffers", "received_buffers", "stalls",
+        "muted", "ended", "heard", "spoke", "sent_bytes", "received_bytes", "sent_buffers",
+        "received_buffers", "stalls",
     )  # fmt: skip
 
-    def __init__(self, peer: int) -> None:
+    def __init__(self, peer: int, now: float) -> None:
         self.peer = peer
+        self.muted = False  # a ring did not fit: the peer has yet to hear of our latest
+        self.ended: float | None = None  # its process is gone: until when to wait for its last
+        self.heard = self.spoke = now
         self.queue: deque[bytes | memoryview] = deque()
         self.queued = 0
         self.credits = CREDITS
@@ -90,6 +102,7 @@ class MPITransport(Transport):
         card: Any = None,
         doorbell: bool = True,
         timeout_s: float = 60.0,
+        lost_after_s: float = 60.0,
     ) -> None:
         super().__init__()
         self.comm = comm
@@ -100,8 +113,10 @@ class MPITransport(Transport):
         self._status = MPI.Status()
         self._links: dict[int, _Link] = {}
         self._dirty: set[int] = set()
-        # A request keeps its own buffer alive; ours is named for the reader.
-        self._unfinished: deque[tuple[MPI.Request, bytes]] = deque()
+        self._beat_s = lost_after_s / BEATS
+        self._lost_after_s = lost_after_s
+        # Sends under way, and receives from dropped peers; a request keeps its buffer alive.
+        self._unfinished: deque[tuple[MPI.Request, int]] = deque()
         self._receiving = 0
         self._listener: socket.socket | None = None
         self._strangers: dict[socket.socket, bytearray] = {}
@@ -155,26 +170,30 @@ class MPITransport(Transport):
     # -- opening --------------------------------------------------------------------------------
 
     def connect(self, parent: int | None, children: Iterable[int]) -> None:
+        now = self.reactor.monotonic()
         for peer in children:
-            self._links[peer] = _Link(peer)
+            self._links[peer] = _Link(peer, now)
         if parent is not None:
-            link = self._links[parent] = _Link(parent)
+            link = self._links[parent] = _Link(parent, now)
             path = self._bells[parent]
             if path and self._bells[self.rank] and self.hosts[parent] == self.hosts[self.rank]:
                 self._dial(link, path)
         if self._listener is not None:
             self.reactor.add_reader(self._listener.fileno(), self._accept)
         self._watch()
+        self.reactor.call_later(self._beat_s, self._beat)
 
     def _dial(self, link: _Link, path: str) -> None:
         bell = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # A non-blocking connect would fail where the peer's queue is full for a moment.
+        bell.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", DIAL_BOUND_S, 0))
         try:
             bell.connect(path)
+            bell.setblocking(False)
+            bell.send(self.rank.to_bytes(4, "big"))
         except OSError:
             bell.close()  # another container or mount: the link is polled instead
             return
-        bell.setblocking(False)
-        bell.send(self.rank.to_bytes(4, "big"))
         self._attach(link, bell)
 
     def _accept(self) -> None:
@@ -226,7 +245,7 @@ class MPITransport(Transport):
     def _watch(self) -> None:
         """Poll if, and only if, something can arrive or finish without a bell."""
         blind = bool(self._unfinished or self._receiving) or any(
-            link.bell is None or self._owed(link) for link in self._links.values()
+            link.bell is None or link.muted or self._owed(link) for link in self._links.values()
         )
         self.reactor.set_polled(self._poll if blind and not self._closed else None)
 
@@ -235,18 +254,25 @@ class MPITransport(Transport):
         self._reap()
         busy = self._receive() > 0 or len(self._unfinished) < before
         if not busy:
-            for link in self._links.values():
-                if self._owed(link):
+            for link in list(self._links.values()):
+                if link.ended is not None:
+                    self._settle(link)
+                elif link.muted or self._owed(link):
                     self._ring(link)  # wakes the sender: its MPI may have to take part
         self._watch()
         return busy
 
     def _ring(self, link: _Link) -> None:
-        """Say how many buffers went out. Credits bound the rings unread, so they always fit."""
-        if link.bell is not None:
-            # A broken bell is seen by its reader.
-            with contextlib.suppress(OSError):
-                link.bell.send(COUNT.pack(link.sent_buffers & COUNT_MASK))
+        """Say how many buffers went out."""
+        if link.bell is None:
+            return
+        link.muted = False
+        try:
+            link.bell.send(COUNT.pack(link.sent_buffers & COUNT_MASK))
+        except BlockingIOError:
+            link.muted = True  # many rings unread: ring again later, with the count of then
+        except OSError:
+            pass  # a broken bell is seen by its reader
 
     def _rung(self, link: _Link) -> None:
         bell = link.bell
@@ -264,11 +290,41 @@ class MPITransport(Transport):
         if whole:
             (link.announced,) = COUNT.unpack_from(link.rung, whole - COUNT.size)
             del link.rung[:whole]
+        if gone:
+            self._silence(link)
+            link.ended = self.reactor.monotonic() + END_GRACE_S
         self._receive()
-        if gone and link.peer in self._links:
-            self._lose(link, "its process ended")
-        elif self._owed(link):
+        if gone:
+            self._settle(link)
+        if gone or self._owed(link):
             self._watch()
+
+    def _silence(self, link: _Link) -> None:
+        if link.bell is not None:
+            self.reactor.remove(link.bell.fileno())
+            link.bell.close()
+            link.bell = None
+
+    def _settle(self, link: _Link) -> None:
+        """The peer's process has ended: it is lost once its last words are taken in."""
+        if self._links.get(link.peer) is not link or link.ended is None:
+            return
+        if not self._owed(link) or self.reactor.monotonic() >= link.ended:
+            self._lose(link, "its process ended")
+
+    def _beat(self) -> None:
+        """Give a sign of life on links that have no bell, and miss it in others."""
+        if self._closed:
+            return
+        now = self.reactor.monotonic()
+        for link in list(self._links.values()):
+            if link.bell is not None or link.ended is not None:
+                link.heard = now
+            elif now - link.heard >= self._lost_after_s:
+                self._lose(link, f"it was not heard for {now - link.heard:.0f} s")
+            elif now - link.spoke >= self._beat_s / 2:
+                self._isend(link, b"")
+        self.reactor.call_later(self._beat_s, self._beat)
 
     @staticmethod
     def _owed(link: _Link) -> bool:
@@ -277,6 +333,8 @@ class MPITransport(Transport):
         return 0 < behind <= COUNT_MASK // 2
 
     def _lose(self, link: _Link, why: str) -> None:
+        if self._links.get(link.peer) is not link:
+            return
         self.drop(link.peer)
         self.on_lost(link.peer, why)
 
@@ -301,8 +359,9 @@ class MPITransport(Transport):
             request = message.Irecv([buffer, MPI.BYTE])
             sender = self._links.get(peer)
             if sender is None:  # a late buffer of a dropped peer: take it out of MPI's way
-                self._unfinished.append((request, b""))
+                self._unfinished.append((request, -1))
                 continue
+            sender.heard = self.reactor.monotonic()
             if not sender.incoming and request.Test():
                 self._take(sender, buffer)
             else:
@@ -346,11 +405,11 @@ class MPITransport(Transport):
     def flush(self) -> None:
         if not self._dirty:
             return
-        for peer in self._dirty:
+        dirty, self._dirty = self._dirty, set()
+        for peer in dirty:
             link = self._links.get(peer)
             if link is not None:
                 self._flush(link)
-        self._dirty.clear()
         if self._unfinished:
             self._reap()
             if self._unfinished:
@@ -364,6 +423,9 @@ class MPITransport(Transport):
             sent = True
         if link.queue:
             link.stalls += 1
+            if link.queued > BACKLOG_LIMIT:
+                # Not from here: what follows from a loss may want to send.
+                self.reactor.call_soon(partial(self._lose, link, "it takes nothing any more"))
         if link.taken >= RETURN_AT:
             # Nothing to say but "go on": costs no credit, and there are never more than a few.
             self._isend(link, b"")
@@ -392,20 +454,27 @@ class MPITransport(Transport):
         request = self.comm.Isend([buffer, MPI.BYTE], link.peer, self.tag)
         link.sent_buffers += 1
         link.sent_bytes += len(part)
+        link.spoke = self.reactor.monotonic()
         if not request.Test():
-            self._unfinished.append((request, buffer))
+            self._unfinished.append((request, link.peer))
 
     def _reap(self) -> None:
         for _ in range(len(self._unfinished)):
-            request, buffer = self._unfinished.popleft()
+            request, peer = self._unfinished.popleft()
             if not request.Test():
-                self._unfinished.append((request, buffer))
+                self._unfinished.append((request, peer))
 
     # -- the rest -------------------------------------------------------------------------------
 
     def backlog(self, peer: int) -> int:
         link = self._links.get(peer)
         return link.queued if link else 0
+
+    def drained(self) -> bool:
+        # What a dropped peer was sent may never arrive, and need not.
+        return not any(link.queue for link in self._links.values()) and not any(
+            peer in self._links for _, peer in self._unfinished
+        )
 
     def describe(self, peer: int) -> dict[str, object]:
         link = self._links.get(peer)
@@ -428,11 +497,9 @@ class MPITransport(Transport):
             return
         self._dirty.discard(peer)
         self._receiving -= len(link.incoming)
-        self._unfinished.extend((request, b"") for request, _ in link.incoming)
-        if link.bell is not None:
-            self.reactor.remove(link.bell.fileno())
-            link.bell.close()
-            link.bell = None
+        self._unfinished.extend((request, -1) for request, _ in link.incoming)
+        link.incoming.clear()
+        self._silence(link)
         self._watch()
 
     def close(self) -> None:

@@ -44,6 +44,10 @@ class Transport(ABC):
     def backlog(self, peer: int) -> int:
         """Bytes queued for ``peer`` that it has not taken yet."""
 
+    def drained(self) -> bool:
+        """Whether all that was sent has left, so that this process may end without losing any."""
+        return True
+
     @abstractmethod
     def drop(self, peer: int) -> None:
         """Forget the link to ``peer``: nothing more is sent to it or taken from it."""

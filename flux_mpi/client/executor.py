@@ -468,14 +468,6 @@ class FluxExecutor(concurrent.futures.Executor):
 
 
 def _exception(note: str) -> JobException:
-    """The instance's text ``type=cancel severity=0 why`` taken apart, where it is of that form."""
-    kind, severity, rest = "", 0, note
-    words = note.split(" ", 2)
-    if words[0].startswith("type="):
-        kind = words[0][len("type=") :]
-        rest = " ".join(words[1:])
-        if len(words) > 1 and words[1].startswith("severity="):
-            number = words[1][len("severity=") :]
-            severity = int(number) if number.isdigit() else 0
-            rest = words[2] if len(words) > 2 else ""
-    return JobException(rest, kind, severity)
+    """The instance's text ``cancel: why`` taken apart."""
+    kind, colon, rest = note.partition(": ")
+    return JobException(rest, kind) if colon and " " not in kind else JobException(note)

@@ -223,8 +223,12 @@ class Handle:
         self._socket = _connect(self.uri)
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
-        # Its answer is not waited for: it only proves that a broker is there (see _wait).
-        self._send(Message(REQUEST, "broker.ping", pack({}), tag=0xFFFFFFFF))
+        try:
+            # Its answer is not waited for: it only proves that a broker is there (see _read).
+            self._send(Message(REQUEST, "broker.ping", pack({}), tag=0xFFFFFFFF))
+        except FluxError:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> Handle:
         return self
@@ -430,8 +434,21 @@ class Handle:
                 except OSError as error:
                     failure = error
         if failure is not None:
-            self._break(self._lost(failure))
+            self._break_unless_told(failure)
             self._check()
+
+    def _break_unless_told(self, failure: OSError) -> None:
+        """The broker has hung up on us; what it said before may tell why."""
+        if self._reading.acquire(False):
+            try:
+                while self._readable.poll(0) and self._receive() is None:
+                    pass
+                backlog, self._backlog = self._backlog, []
+            finally:
+                self._reading.release()
+            for message in backlog:
+                self._dispatch(message)
+        self._break(self._lost(failure))
 
     def _send_rest(self, rest: memoryview) -> None:
         """Sends when the socket is full, and reads meanwhile.

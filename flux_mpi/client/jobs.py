@@ -335,7 +335,13 @@ def wait(
             deadline = None if timeout is None else time.monotonic() + timeout
             while True:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                for done in stream.get(left)["done"]:
+                try:
+                    batch = stream.get(left)
+                except TimeoutError:
+                    raise TimeoutError(
+                        f"{fluid.encode(number)}: still active after {timeout:g} s"
+                    ) from None
+                for done in batch["done"]:
                     return JobResult(done[0], done[1], done[2] if len(done) > 2 else None)
         finally:
             stream.cancel()

@@ -15,6 +15,8 @@ from flux_mpi.reactor.base import Callback, Reactor
 
 POLL_HOT_S = 0.001
 """How long after the last message a polled source is polled without sleeping in between."""
+FINE_S = 0.02
+"""Waits shorter than this are worth a second system call that does not round to milliseconds."""
 POLL_MIN_S = 50e-6
 POLL_MAX_S = 0.010
 
@@ -83,7 +85,7 @@ class EpollReactor(Reactor):
             if self._polled is not None:
                 pause = 0.0 if time.monotonic() < self._hot_until else self._pause
                 timeout = pause if timeout is None else min(timeout, pause)
-        if timeout is not None and 0 < timeout < 0.001:
+        if timeout is not None and 0 < timeout < FINE_S:
             # epoll.poll rounds up to milliseconds; select on the epoll descriptor does not.
             select.select((self._epoll.fileno(),), (), (), timeout)
             timeout = 0.0

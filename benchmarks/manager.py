@@ -55,6 +55,7 @@ def run_mock(ranks: int, cores: int, count: int, mock: float) -> float:
     submit(manager, count, mock, now)
     while True:
         manager.turn(now)
+        manager.take()
         deadline = manager.next_deadline()
         if deadline is None:
             break
@@ -73,7 +74,8 @@ def run_dispatch(ranks: int, cores: int, count: int, batch: int) -> float:
     submit(manager, count, None, now)
     pending: list[int] = []
     while manager.counts.active:
-        actions = manager.turn(now)
+        manager.turn(now)
+        actions = manager.take()
         for start in actions.starts.values():
             pending += [job[0] for job in start.jobs]
         now += 0.001

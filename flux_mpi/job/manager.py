@@ -1,8 +1,8 @@
 """The job manager: what becomes of every job (RFC 21). Pure: requests and reports in, actions out.
 
 Requests (``submit``, ``raise_exception``, …) and reports change the state at once; ``turn`` then
-does what the changes allow for everything at once: it frees, schedules, dispatches, and returns
-the actions. Batches of an array's consecutive members are handled by slices, so that a job of mock
+does what the changes allow for everything at once: it frees, schedules and dispatches; ``take``
+hands out the actions of one or several turns. Batches of an array's consecutive members are handled by slices, so that a job of mock
 execution costs a few microseconds. Nothing here reads a clock: every call is told the time, which
 never steps back.
 """
@@ -57,7 +57,7 @@ assert follow(_QUEUED, "urgency", "priority") == _QUEUED
 
 @dataclass(slots=True)
 class Actions:
-    """What a turn wants done in the world."""
+    """What is to be done in the world."""
 
     starts: dict[int, ExecStart] = field(default_factory=dict)
     """``exec.start`` for each rank."""
@@ -67,7 +67,7 @@ class Actions:
     """``exec.forget``: keys of specifications for each rank."""
     answers: list[Answer] = field(default_factory=list)
     events: list[JournalEntry] = field(default_factory=list)
-    """The turn's events, if anyone watches."""
+    """What happened, if anyone watches."""
 
 
 @dataclass(slots=True)
@@ -406,8 +406,8 @@ class Manager:
         """Whether a turn has anything to do."""
         return self._dirty or (bool(self._timers) and self._timers[0][0] <= now)
 
-    def turn(self, now: float) -> Actions:
-        """Do all that is due; returns what is to be done about it."""
+    def turn(self, now: float) -> None:
+        """Do all that is due: end, free, schedule. `take` then says what follows for the world."""
         self._expire(now)
         if self._frees:
             self.sched.free(self._frees)
@@ -415,6 +415,9 @@ class Manager:
         if self._schedulable and self.started:
             self._schedule(now)
         self._dirty = False
+
+    def take(self) -> Actions:
+        """What is to be done since the last call, the work of several turns together."""
         actions = Actions()
         actions.starts, actions.kills, actions.forgets = self.exec.take()
         actions.answers = self.waits.take()

@@ -83,7 +83,8 @@ class Core:
 
     def turn(self, after: float = 0.0) -> Actions:
         self.now += after
-        actions = self.manager.turn(self.now)
+        self.manager.turn(self.now)
+        actions = self.manager.take()
         self.actions.append(actions)
         return actions
 

@@ -32,6 +32,7 @@ from flux_mpi.shell.link import Link
 
 SOCKET_PATH_LIMIT = 100
 """Longest usable socket path: the kernel's 107 bytes, less what our names may still grow."""
+MPICH_SEGMENT = "/dev/shm/mpich_shm_"
 FINALIZE_BOUND_S = 5.0
 """``MPI_Finalize`` waits for every rank; one that died unseen must not keep us."""
 
@@ -124,6 +125,22 @@ def _make_rundir(settings: Settings) -> str:
         raise StartError(f"cannot make a run directory in {base}: {error.strerror}") from None
 
 
+def _unlink_mpich_segments() -> None:
+    """Remove the name of MPICH's shared memory, which every rank of the node has mapped by now.
+
+    MPICH does it when the last rank finalizes; where one was killed the file would stay for good.
+    """
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            paths = {line.split(None, 5)[5].strip() for line in maps if MPICH_SEGMENT in line}
+    except OSError:
+        return
+    for path in paths:
+        if path.startswith(MPICH_SEGMENT):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
 class _Process:
     """This rank's process around its node."""
 
@@ -196,7 +213,9 @@ class _Process:
             card=claim(topology),
             doorbell=configuration.get(self.settings.config, "overlay.doorbell", True),
             timeout_s=self.settings.join_timeout_s,
+            lost_after_s=configuration.get(self.settings.config, "overlay.timeout", 60.0),
         )
+        _unlink_mpich_segments()
         here = [rank for rank, host in enumerate(transport.hosts) if host == topology.hostname]
         resources = divide(
             topology,

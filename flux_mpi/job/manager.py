@@ -2,9 +2,9 @@
 
 Requests (``submit``, ``raise_exception``, …) and reports change the state at once; ``turn`` then
 does what the changes allow for everything at once: it frees, schedules and dispatches; ``take``
-hands out the actions of one or several turns. Batches of an array's consecutive members are handled by slices, so that a job of mock
-execution costs a few microseconds. Nothing here reads a clock: every call is told the time, which
-never steps back.
+hands out the actions of one or several turns. Batches of an array's consecutive members are handled
+by slices, so that a job of mock execution costs a few microseconds. Nothing here reads a clock:
+every call is told the time, which never steps back.
 """
 
 from __future__ import annotations

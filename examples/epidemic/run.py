@@ -31,7 +31,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--mode",
         choices=sorted(ways.WAYS),
-        default="jobs",
+        default="workers",
         help="how members run: warm workers, a job a member, or a pool without flux-mpi "
         "(default: %(default)s)",
     )
@@ -100,7 +100,10 @@ def main(arguments: list[str]) -> int:
     folder = out / "members"
     pending = [m.index for m in members if read_member(study, m, folder) is None]
     write_json(out / "study.json", study.as_json())
-    print(f"{len(members)} members, {len(members) - len(pending)} of them finished earlier", flush=True)
+    print(
+        f"{len(members)} members, {len(members) - len(pending)} of them finished earlier",
+        flush=True,
+    )
 
     try:
         slots = options.slots or ways.slots(options.mode)

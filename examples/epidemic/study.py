@@ -65,7 +65,7 @@ class Member:
 class Study:
     """The design. ``betas`` are transmission probabilities a contact; ``seeds`` is how many."""
 
-    pop_size: int = 4000
+    pop_size: int = 3000
     n_days: int = 120
     infected: int = 20
     betas: tuple[float, ...] = (0.012, 0.014, 0.016, 0.018, 0.020)
@@ -111,9 +111,7 @@ def simulate(study: Study, member: Member) -> dict[str, Any]:
 
     Curves are numbers of agents. Importing Covasim costs a second or two, once a process.
     """
-    os.environ.update({"COVASIM_VERBOSE": "0", "MPLBACKEND": "Agg"})
-    import covasim as cv
-
+    cv = load_covasim()
     began = time.perf_counter()
     sim = cv.Sim(
         pop_size=study.pop_size,
@@ -143,6 +141,14 @@ def simulate(study: Study, member: Member) -> dict[str, Any]:
         "curves": {"infectious": infectious, "infections": infected},
         "seconds": round(time.perf_counter() - began, 3),
     }
+
+
+def load_covasim() -> Any:
+    """The module; without its greeting, and without a display for its figures."""
+    os.environ.update({"COVASIM_VERBOSE": "0", "MPLBACKEND": "Agg"})
+    import covasim
+
+    return covasim
 
 
 def _interventions(cv: Any, study: Study, scenario: str) -> list[Any]:

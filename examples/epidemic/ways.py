@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from study import Study, read_member, run_member
+from study import Study, load_covasim, read_member, run_member
 
 HERE = Path(__file__).resolve().parent
 
@@ -40,11 +40,44 @@ class Task:
     fail: frozenset[int] = frozenset()
 
 
-def compute(study_path: str, index: int, fail: Sequence[int] = ()) -> float:
+Item = tuple[str, int, tuple[int, ...]]
+"""What a worker is sent: the file of the study, a member's number, and those that are to fail."""
+
+
+def compute(item: Item) -> float:
     """One member inside a process that has more to do: a warm worker or a pool. Its seconds."""
-    path = Path(study_path)
+    path = Path(item[0])
     study = Study.load(path)
-    return run_member(study, study.member(index), path.parent / "members", fail)
+    return run_member(study, study.member(item[1]), path.parent / "members", item[2])
+
+
+def warm_up() -> None:
+    """Once in each worker, so that no member waits for it."""
+    load_covasim()
+
+
+def _items(task: Task) -> list[Item]:
+    fail = tuple(sorted(task.fail))
+    return [(str(task.out / "study.json"), index, fail) for index in task.pending]
+
+
+def workers(task: Task) -> Generator[Outcome, None, None]:
+    """Long-lived workers, a job of the instance each; this process hands out the members."""
+    import flux_mpi
+
+    (task.out / "logs").mkdir(parents=True, exist_ok=True)
+    with flux_mpi.Workers(
+        compute,
+        min(task.slots, len(task.pending)),
+        initializer=warm_up,
+        name="epidemic",
+        output=str(task.out / "logs" / "worker-{{id.f58plain}}.log"),
+    ) as pool:
+        for outcome in pool.map(_items(task)):
+            yield Outcome(task.pending[outcome.index], outcome.seconds, outcome.error)
+    for log in (task.out / "logs").glob("worker-*.log"):
+        if log.stat().st_size == 0:  # as most have nothing to say
+            log.unlink()
 
 
 def jobs(task: Task) -> Generator[Outcome, None, None]:
@@ -98,9 +131,9 @@ def _last_line(path: Path) -> str:
 
 
 def local(task: Task) -> Generator[Outcome, None, None]:
-    path, fail = str(task.out / "study.json"), sorted(task.fail)
-    with ProcessPoolExecutor(task.slots) as pool:
-        futures = {pool.submit(compute, path, index, fail): index for index in task.pending}
+    """A process pool of the standard library: this machine only, and nobody to ask how it goes."""
+    with ProcessPoolExecutor(task.slots, initializer=warm_up) as pool:
+        futures = {pool.submit(compute, item): item[1] for item in _items(task)}
         try:
             for future in as_completed(futures):
                 error = future.exception()
@@ -125,8 +158,10 @@ def slots(mode: str) -> int:
 WAYS: dict[str, Callable[[Task], Generator[Outcome, None, None]]] = {
     "jobs": jobs,
     "local": local,
+    "workers": workers,
 }
 TITLES = {
     "jobs": "a job and a process a member",
     "local": "a process pool without flux-mpi",
+    "workers": "warm workers",
 }

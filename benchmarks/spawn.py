@@ -53,7 +53,7 @@ def work(tasks):
         if commands:
             line.sendall(wire.pack(commands))
             commands.clear()
-        for report in unpacker.feed(line.recv(1 << 18)):
+        for report in unpacker.feed(line.recv(1 << 16)):
             if report[0] == "exited":
                 ended += 1
             elif report[0] == "failed":

@@ -16,9 +16,7 @@ from typing import Any
 
 from flux_mpi.reactor import Reactor
 from flux_mpi.shell.env import encode, encode_all
-from flux_mpi.shell.wire import SUPERVISOR_FD_VAR, Unpacker, pack
-
-RECEIVE = 1 << 18
+from flux_mpi.shell.wire import RECEIVE, SUPERVISOR_FD_VAR, Unpacker, pack
 
 Report = list[Any]
 

@@ -23,7 +23,7 @@ import time
 from flux_mpi.shell.spawner import GRACE_S, Spawner
 from flux_mpi.shell.standin import ACK_BOUND_S, StandIn
 from flux_mpi.shell.system import System
-from flux_mpi.shell.wire import SUPERVISOR_FD_VAR, Unpacker, pack
+from flux_mpi.shell.wire import RECEIVE, SUPERVISOR_FD_VAR, Unpacker, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Supervisor:
         self._settle_due: float | None = None
         self._leave_due: float | None = None  # 0 = it has passed: leave even if tasks do not
         self._wake = -1
+        self._child_ended = False
         self._given_up = 0
         self._parent = os.getppid()
 
@@ -182,7 +183,8 @@ class Supervisor:
             else:
                 spawner.ready(fd)
         spawner.pump(SPAWNS_A_TURN)
-        self._reap()
+        if self._child_ended:
+            self._reap()
         self._on_time()
         return True
 
@@ -249,7 +251,7 @@ class Supervisor:
         """Read commands; each goes to the spawner, a few are for the supervisor itself."""
         assert self._link is not None
         try:
-            data = self._link.recv(1 << 18)
+            data = self._link.recv(RECEIVE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -346,8 +348,8 @@ class Supervisor:
         """Signals that arrived since the last turn, from the wakeup descriptor."""
         for signum in _drain(self._wake):
             if signum == signal.SIGCHLD:
-                continue  # every turn reaps
-            if signum == _LAUNCHER_LOST:
+                self._child_ended = True
+            elif signum == _LAUNCHER_LOST:
                 if os.getppid() != self._parent:
                     self._launcher_lost()
             elif signum in _FORWARDED:
@@ -381,6 +383,7 @@ class Supervisor:
                 self._broker_due = self._clock() + BROKER_BOUND_S
 
     def _reap(self) -> None:
+        self._child_ended = False
         spawner = self.spawner
         while True:
             try:

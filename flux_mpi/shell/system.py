@@ -34,8 +34,8 @@ RESET_SIGNALS = [
 ]
 """What a task gets back in its default disposition: Python and the supervisor changed some."""
 
-LATE_LIMITS = frozenset(("as", "data"))
-"""Limits that would hit the supervisor's own memory during the spawn: set just after it."""
+LATE_LIMITS = frozenset(("as", "data", "nofile"))
+"""Limits that would hit the supervisor during the spawn: set on the task just after it."""
 
 
 class SpawnError(Exception):
@@ -68,6 +68,7 @@ class System:
         self._cpus: tuple[int, ...] | None = None
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._found: dict[tuple[bytes, bytes], bytes] = {}
+        self._raised_from: int | None = None
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -116,6 +117,8 @@ class System:
         if cpus != self._cpus:
             self._bind(cpus)
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
+        if self._raised_from is not None:
+            limits = {"nofile": self._raised_from, **(limits or {})}
         old = self._lower_limits(limits) if limits else None
         try:
             pid = self._spawn(path, argv, env, actions)
@@ -272,15 +275,30 @@ class System:
             os.set_blocking(fd, True)
         return fd
 
-    @staticmethod
-    def pipe(keep: int) -> tuple[int, int]:
-        """(read end, write end); end number ``keep`` is ours and does not block."""
+    def pipe(self, keep: int) -> tuple[int, int]:
+        """(read end, write end); end number ``keep`` is ours and does not block.
+
+        Raises ``SpawnError``, but not before the limit of open files has been raised.
+        """
         try:
             ends = os.pipe2(os.O_CLOEXEC)
         except OSError as error:
+            if error.errno == errno.EMFILE and self._raise_descriptor_limit():
+                return self.pipe(keep)
             raise SpawnError(error.errno or errno.EMFILE, "pipe") from error
         os.set_blocking(ends[keep], False)
         return ends
+
+    def _raise_descriptor_limit(self) -> bool:
+        """Use the hard limit of open files ourselves; tasks go on getting the soft one."""
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if self._raised_from is not None or soft == hard:
+            return False
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._raised_from = soft
+        return True
 
     @staticmethod
     def close(fd: int) -> None:

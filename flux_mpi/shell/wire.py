@@ -21,6 +21,10 @@ HEADER = struct.Struct(">I")
 FRAME_LIMIT = 256 * 1024 * 1024
 """Longest frame accepted, bytes; a longer one means that the peer is broken."""
 
+RECEIVE = 64 * 1024
+"""Bytes to ask of one ``recv``: for more than 128 KiB the allocator maps and unmaps memory each
+time, which takes five times as long as the rest of the call."""
+
 SUPERVISOR_FD_VAR = "FLUX_MPI_SUPERVISOR_FD"
 """Environment variable that tells a broker the number of its end of the socket pair."""
 

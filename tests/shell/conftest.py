@@ -56,7 +56,7 @@ class Broker:
         self.send(["env", 1, base if env is None else env], entry)
 
     def read(self):
-        data = self.sock.recv(1 << 18)
+        data = self.sock.recv(1 << 16)
         if not data:
             raise EOFError("the supervisor is gone")
         for entry in self.unpacker.feed(data):

@@ -280,14 +280,14 @@ def test_files_directories_binding_and_limits(start: Start, tmp_path: Path) -> N
     run = start(f"""
         here = {str(tmp_path).encode()!r}
         both = ["file", b"out", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC]
-        show = "cat; pwd; echo oops >&2; ulimit -n"
+        show = "cat; pwd; echo oops >&2; ulimit -c"
         broker.spawn(1, "sh", "-c", show, cwd=here, stdin=["file", b"in", os.O_RDONLY], out=both,
-                     err=both, limits={{"nofile": 77}})
+                     err=both, limits={{"core": 77 * 512}})
         broker.ended(1)
         code = "import os; print(*sorted(os.sched_getaffinity(0)))"
         broker.spawn(2, sys.executable, "-c", code, cpus=({cpu},))
         broker.spawn(3, sys.executable, "-c", code)
-        broker.spawn(4, "sh", "-c", "ulimit -n")
+        broker.spawn(4, "sh", "-c", "ulimit -c")
         for n in (2, 3, 4):
             broker.ended(n)
         say(bound=broker.output(2).decode(), free=broker.output(3).decode(),
@@ -299,6 +299,26 @@ def test_files_directories_binding_and_limits(start: Start, tmp_path: Path) -> N
     assert said["free"].split() == [str(n) for n in everywhere]
     assert said["limit"].strip() != "77"
     assert said["now"] == os.getcwd()  # it holds on to no job's directory
+    assert run.end() == 0
+
+
+def test_more_tasks_than_the_soft_limit_of_open_files(start: Start) -> None:
+    run = start("""
+        import resource
+        pid = os.getppid()
+        hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (40, hard))
+        for tid in range(1, 31):
+            broker.spawn(tid, "sh", "-c", "read x; ulimit -n", stdin="pipe")
+        for tid in range(1, 31):
+            broker.wait("started", "failed", tid=tid)
+        for tid in range(1, 31):
+            broker.send(["stdin", tid, b"", True])
+        ends = [broker.ended(tid)[0] for tid in range(1, 31)]
+        limits = {broker.output(tid).decode() for tid in range(1, 31)}
+        say(ends=sorted(set(ends)), limits=sorted(limits))
+    """)
+    assert run.said() == {"ends": ["exited"], "limits": ["40\n"]}
     assert run.end() == 0
 
 

@@ -58,6 +58,9 @@ class Ingest:
             except JobspecError as error:
                 where = f"entry {i + 1} of {len(entries)}: " if len(entries) > 1 else ""
                 raise ServiceError(errno.EINVAL, f"{where}{error}") from None
+            queue = parsed[-1].jobspec.queue
+            if queue is not None:
+                raise ServiceError(errno.EINVAL, f"{queue!r} is not a valid queue")
         return parsed, urgency, flags
 
     def _entry(self, entry: Any) -> Entry:
@@ -72,10 +75,6 @@ class Ingest:
                 "attributes.system.dependencies",
                 f"scheme {jobspec.dependencies[0].get('scheme')!r}",
                 "no dependencies, which this instance does not support",
-            )
-        if jobspec.queue is not None:
-            raise JobspecError(
-                "attributes.system.queue", repr(jobspec.queue), "no queue: none is configured"
             )
         count = entry.get("count", 1)
         if not _is_int(count) or not 1 <= count <= MAX_COUNT:

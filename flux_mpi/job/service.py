@@ -21,7 +21,7 @@ from flux_mpi.job import eventlogs, listing
 from flux_mpi.job.arrays import NO_ROW, JobArray
 from flux_mpi.job.ingest import Ingest, check_urgency
 from flux_mpi.job.journal import Entry as JournalEntry
-from flux_mpi.job.manager import SIGKILL, SIGTERM, Actions, Manager
+from flux_mpi.job.manager import SIGKILL, Actions, Manager
 from flux_mpi.job.states import ACTIVE, State
 from flux_mpi.reactor import Timer
 from flux_mpi.sched.base import Scheduler
@@ -142,8 +142,9 @@ class JobService:
         self.manager.raise_all(
             int(ACTIVE), "cancel", 0, "the instance is shutting down", None, time
         )
-        for running in self.manager.exec.running.values():
-            self.manager.exec.kill(running, SIGKILL if now else SIGTERM)
+        if now:
+            for running in self.manager.exec.running.values():
+                self.manager.exec.kill(running, SIGKILL)
         self.manager.wait_changed()
         self.reactor.call_soon(lambda: None)  # a turn must follow even if nothing else happens
 
@@ -209,6 +210,10 @@ class JobService:
 
     def submit(self, request: Request) -> None:
         entries, urgency, flags = self._ingest.parse(request.payload)
+        for entry in entries:
+            reason = self.scheduler.invalid(entry.shape)
+            if reason is not None:
+                raise ServiceError(errno.EINVAL, reason)
         arrays = self.manager.submit(
             entries, self.now(), userid=request.uid, urgency=urgency, flags=flags
         )
@@ -216,7 +221,7 @@ class JobService:
 
     def feasibility(self, request: Request) -> None:
         shape = self._jobspec(request).shape
-        reason = self.scheduler.feasible(shape)
+        reason = self.scheduler.invalid(shape) or self.scheduler.feasible(shape)
         if reason is not None:
             raise ServiceError(errno.EINVAL, reason)
         request.respond()

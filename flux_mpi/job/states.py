@@ -12,6 +12,7 @@ only when its severity is 0, and ``release`` matters only to who counts resource
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -120,9 +121,14 @@ def follow(state: State, *events: str) -> State:
 
 
 def markdown() -> str:
-    """The table as Markdown, for the documentation."""
+    """The page of the documentation that is made from the table."""
     names = sorted({event for row in TRANSITIONS.values() for event in row})
     lines = [
+        "# The states of a job",
+        "",
+        "Made from the code by `python -m flux_mpi.job.states`; a test keeps it so.",
+        "Where each event (RFC 21) leads from each state; an empty cell cannot happen.",
+        "",
         "| event | " + " | ".join(state.name for state in State) + " |",
         "|---" * (len(State) + 1) + "|",
     ]
@@ -131,4 +137,13 @@ def markdown() -> str:
         lines.append(
             f"| `{name}` | " + " | ".join(cell.name if cell else "" for cell in cells) + " |"
         )
+    lines += [
+        "",
+        "`exception` stands for one of severity 0; milder ones change nothing, and neither do",
+        f"`debug.*` and {', '.join(f'`{name}`' for name in sorted(PASSIVE))}.",
+    ]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

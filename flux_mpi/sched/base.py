@@ -29,6 +29,10 @@ class Scheduler(ABC):
     def set_up(self, ranks: IDSet) -> None:
         """Only these ranks may be used for new allocations; what runs elsewhere runs on."""
 
+    def invalid(self, shape: Shape) -> str | None:
+        """None, or why this request makes no sense here, such as naming hosts that do not exist."""
+        return None
+
     @abstractmethod
     def feasible(self, shape: Shape) -> str | None:
         """None, or why this request could not even be met by the whole, idle machine.

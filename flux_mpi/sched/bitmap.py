@@ -162,6 +162,16 @@ class BitmapScheduler(Scheduler):
             self._requests[shape] = request
         return request
 
+    def invalid(self, shape: Shape) -> str | None:
+        if not self._known or "hostlist" not in shape.constraint:
+            return None
+        unknown = self.machine.unknown_hosts(shape.constraint)
+        if not unknown:
+            return None
+        return "host constraint contains invalid hosts: " + ", ".join(
+            f"host {host!r} not found" for host in unknown[:10]
+        )
+
     def feasible(self, shape: Shape) -> str | None:
         if not self._known:
             return None

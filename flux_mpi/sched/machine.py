@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 
 from flux_mpi.formats import constraint
+from flux_mpi.formats.hostlist import Hostlist
 from flux_mpi.formats.idset import EMPTY, IDSet
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.sched.placement import Part
@@ -41,6 +42,22 @@ class Machine:
             ranks = constraint.matching_ranks(json.loads(text), self.resources)
             found = self._matching[text] = tuple(int(rank in ranks) for rank in self.ranks)
         return found
+
+    def unknown_hosts(self, text: str) -> list[str]:
+        """The hosts that an RFC 31 constraint names and this machine does not have."""
+        known = set(self.hosts)
+        unknown: dict[str, None] = {}
+        stack = [json.loads(text)]
+        while stack:
+            for operator, values in stack.pop().items():
+                if operator == "hostlist":
+                    for value in values:
+                        unknown |= dict.fromkeys(
+                            host for host in Hostlist.parse(value) if host not in known
+                        )
+                elif operator in ("and", "or", "not"):
+                    stack += values
+        return list(unknown)
 
     def rset(self, parts: Iterable[Part]) -> RSet:
         """Parts of this machine as a resource set."""

@@ -155,6 +155,15 @@ def test_constraints_choose_nodes(
     assert scheduler.alloc(shape(constraint=constraint), 9, 0.0) == []
 
 
+def test_hosts_that_do_not_exist_are_named(four: BitmapScheduler, shape: Request) -> None:
+    request = shape(constraint='{"not":[{"hostlist":["node[0-1],nohost"]}]}')
+    assert four.invalid(request) == (
+        "host constraint contains invalid hosts: host 'nohost' not found"
+    )
+    assert four.invalid(shape(constraint='{"hostlist":["node[0-3]"]}')) is None
+    assert BitmapScheduler().invalid(request) is None
+
+
 def test_freeing_twice_is_an_error(four: BitmapScheduler, shape: Request) -> None:
     (held,) = four.alloc(shape(), 1, 0.0)
     four.free([held])

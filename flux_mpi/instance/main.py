@@ -79,7 +79,7 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         command = [os.environ.get("SHELL") or "/bin/sh", "-c", command[0]]
     environ = _own_environment()
     if options.statedir is not None:
-        os.makedirs(options.statedir, mode=0o700, exist_ok=True)
+        _make_folder("--statedir", options.statedir)
         options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
     get = configuration.get
     fanout = options.fanout or get(config, "tbon.fanout", DEFAULT_FANOUT)
@@ -110,10 +110,17 @@ def _own_environment() -> dict[str, str]:
     return environ
 
 
+def _make_folder(name: str, path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{name}: cannot make {path}: {error.strerror}") from None
+
+
 def _make_rundir(settings: Settings) -> str:
     wanted = settings.attributes.pop("rundir", None)
     if wanted is not None:
-        os.makedirs(wanted, mode=0o700, exist_ok=True)
+        _make_folder("rundir", wanted)
     base = wanted or os.environ.get("TMPDIR") or "/tmp"
     if len(os.fsencode(base)) + 40 > SOCKET_PATH_LIMIT:
         if wanted is not None:

@@ -258,8 +258,7 @@ class Spawner:
         system = self.system
         theirs: list[int] = []  # to close once the task has them
         try:
-            if cwd:
-                system.enter(cwd)
+            system.enter(cwd)
             fds = self._open_stdio(task, (stdin, stdout, stderr), theirs)
             task.pid = pid = system.spawn(argv, env, cpus, fds, limits)
         except SpawnError as error:

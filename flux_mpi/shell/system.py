@@ -61,7 +61,10 @@ class System:
     """Linux, for one single-threaded supervisor."""
 
     def __init__(self) -> None:
-        self._home = os.getcwd()
+        try:
+            self._home = os.getcwd()
+        except FileNotFoundError:
+            self._home = "/"
         self._cwd: bytes | None = None
         self._all_cpus = frozenset(os.sched_getaffinity(0))
         self._everywhere = tuple(sorted(self._all_cpus))
@@ -74,8 +77,10 @@ class System:
 
     def enter(self, cwd: bytes) -> None:
         """Make ``cwd`` the directory that the next task starts in (``posix_spawn`` has no other
-        way to say it). Raises ``SpawnError``."""
-        if cwd != self._cwd:
+        way to say it); b"" = the supervisor's own. Raises ``SpawnError``."""
+        if not cwd:
+            self._go_home()
+        elif cwd != self._cwd:
             self._cwd = None
             try:
                 os.chdir(cwd)
@@ -87,15 +92,18 @@ class System:
 
     def settle(self) -> None:
         """After a batch of spawns: be ourselves again, and hold on to no directory of a job."""
+        self._go_home()
+        if self._cpus is not None:
+            self._cpus = None
+            os.sched_setaffinity(0, self._all_cpus)
+
+    def _go_home(self) -> None:
         if self._cwd is not None:
             self._cwd = None
             try:
                 os.chdir(self._home)
             except OSError:
                 os.chdir("/")
-        if self._cpus is not None:
-            self._cpus = None
-            os.sched_setaffinity(0, self._all_cpus)
 
     def spawn(
         self,

@@ -302,6 +302,30 @@ def test_files_directories_binding_and_limits(start: Start, tmp_path: Path) -> N
     assert run.end() == 0
 
 
+def test_tasks_of_one_batch_do_not_share_places(start: Start, tmp_path: Path) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    run = start(f"""
+        code = "import os; print(os.getcwd(), len(os.sched_getaffinity(0)))"
+        words = [sys.executable.encode(), b"-c", code.encode()]
+        env = {{k.encode(): v.encode() for k, v in os.environ.items()}}
+        places = [({str(tmp_path).encode()!r}, ({cpu},)), (b"", None), (b"/", None)]
+        broker.send(["env", 1, env], *(
+            ["spawn", tid, words, 1, {{}}, cwd, cpus, "null", "pipe", "pipe"]
+            for tid, (cwd, cpus) in enumerate(places)
+        ))
+        for tid in range(3):
+            broker.ended(tid)
+        say(out=[broker.output(tid).decode().split() for tid in range(3)])
+    """)
+    everywhere = str(len(os.sched_getaffinity(0)))
+    assert run.said()["out"] == [
+        [str(tmp_path), "1"],
+        [os.getcwd(), everywhere],
+        ["/", everywhere],
+    ]
+    assert run.end() == 0
+
+
 def test_more_tasks_than_the_soft_limit_of_open_files(start: Start) -> None:
     run = start("""
         import resource

@@ -13,7 +13,7 @@ from _common import Instance, Row, environment, main, median_of, milliseconds, p
 import flux_mpi
 from flux_mpi.client.jobs import wait_all
 
-MOCK = {"system": {"exec": {"test": {"run_duration": "0.001s"}}}}
+MOCK = {"system.exec.test.run_duration": "0.001s"}
 
 
 def measure(options: argparse.Namespace) -> list[Row]:

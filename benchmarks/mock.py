@@ -17,7 +17,9 @@ from flux_mpi.client.jobs import ranges
 EVENTS = (
     ("submit", "validate", "depend", "priority", "alloc", "start", "finish", "release", "free")
 )  # fmt: skip
-MOCK = {"system": {"exec": {"test": {"run_duration": "0.001s"}}}}
+NO_PROGRAM = "/nowhere/no-program"
+"""Would fail with exit status 127 if anything really started it."""
+MOCK = {"system.exec.test.run_duration": "0.001s"}
 
 
 def bookkeeping(count: int) -> float:
@@ -38,7 +40,7 @@ def mocked(handle: flux_mpi.Handle, count: int) -> float:
     """Jobs a second from submit until every job is inactive and its result has arrived here."""
 
     def once() -> None:
-        array = flux_mpi.submit(["true"], count=count, attributes=MOCK, handle=handle)
+        array = flux_mpi.submit([NO_PROGRAM], count=count, attributes=MOCK, handle=handle)
         done = failed = 0
         stream = handle.rpc("job-manager.wait-all", {"ids": ranges(array)}, streaming=True)
         for batch in stream:

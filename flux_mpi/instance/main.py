@@ -41,23 +41,29 @@ class StartError(Exception):
     """The instance cannot start; the text says why and what to do."""
 
 
+class RankError(StartError):
+    """This rank cannot start, others perhaps can."""
+
+
 def main() -> int:
     """Run the broker of this rank; returns its exit status."""
     launch = launcher.detect()
-    rundir = ""
+    process: _Process | None = None
     try:
         options = parse(sys.argv[1:])
-        settings = _settings(options, launch)
-        rundir = _make_rundir(settings)
-        return _Process(options, settings, launch, rundir).run()
+        process = _Process(options, _settings(options, launch), launch)
+        return process.run()
+    except RankError as error:
+        _say(f"rank {launch.rank}: {error}")
+        return 1
     except (UsageError, StartError, FluxError, ResourceError, configuration.ConfigError) as error:
         # What is wrong on one rank mostly is on all: say it once.
         if launch.rank == 0:
             _say(str(error))
         return 1
     finally:
-        if rundir:
-            shutil.rmtree(rundir, ignore_errors=True)
+        if process is not None:
+            process.remove_rundir()
 
 
 def _say(text: str) -> None:
@@ -82,7 +88,7 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         _make_folder("--statedir", options.statedir)
         options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
     get = configuration.get
-    fanout = options.fanout or get(config, "tbon.fanout", DEFAULT_FANOUT)
+    fanout = options.fanout or _fanout(options.setattr, get(config, "tbon.fanout", DEFAULT_FANOUT))
     return Settings(
         config=config,
         attributes=options.setattr,
@@ -100,6 +106,19 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
     )
 
 
+def _fanout(attributes: dict[str, str], default: int) -> int:
+    """The fan-out that ``-S tbon.fanout=K`` or ``-S tbon.topo=kary:K`` asks for."""
+    topo = attributes.pop("tbon.topo", "")
+    text = attributes.pop("tbon.fanout", topo.removeprefix("kary:") if topo else "")
+    if not text:
+        return default
+    if topo and not topo.startswith("kary:"):
+        raise StartError(f"tbon.topo: {topo!r} is not allowed, the tree is a kary:K")
+    if not (text.isascii() and text.isdigit()):
+        raise StartError(f"tbon.fanout: a number is required, found {text!r}")
+    return int(text) or 1 << 20  # kary:0 is a tree of one level
+
+
 def _own_environment() -> dict[str, str]:
     """The environment for programs: ours, with ``flux-mpi`` to be found on PATH."""
     environ = dict(os.environ)
@@ -114,7 +133,7 @@ def _make_folder(name: str, path: str) -> None:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise StartError(f"{name}: cannot make {path}: {error.strerror}") from None
+        raise RankError(f"{name}: cannot make {path}: {error.strerror}") from None
 
 
 def _make_rundir(settings: Settings) -> str:
@@ -124,12 +143,12 @@ def _make_rundir(settings: Settings) -> str:
     base = wanted or os.environ.get("TMPDIR") or "/tmp"
     if len(os.fsencode(base)) + 40 > SOCKET_PATH_LIMIT:
         if wanted is not None:
-            raise StartError(f"rundir: {base} is too long for a socket's path")
+            raise RankError(f"rundir: {base} is too long for a socket's path")
         base = "/tmp"
     try:
         return tempfile.mkdtemp(prefix="flux-mpi-", dir=base)
     except OSError as error:
-        raise StartError(f"cannot make a run directory in {base}: {error.strerror}") from None
+        raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
 
 
 def _unlink_mpich_segments() -> None:
@@ -151,13 +170,11 @@ def _unlink_mpich_segments() -> None:
 class _Process:
     """This rank's process around its node."""
 
-    def __init__(
-        self, options: StartOptions, settings: Settings, launch: launcher.Launch, rundir: str
-    ) -> None:
+    def __init__(self, options: StartOptions, settings: Settings, launch: launcher.Launch) -> None:
         self.options = options
         self.settings = settings
         self.launch = launch
-        self.rundir = rundir
+        self.rundir = ""
         self.reactor = EpollReactor()
         self.mpi: Any = None
         self._status = 1
@@ -168,8 +185,12 @@ class _Process:
         link = Link.from_environment(self.reactor, os.environ)
         if link is None:
             raise StartError("a broker is started by 'flux-mpi start', never by itself")
+        # Before there is anything to clean up: a launcher that gives up ends us in the midst of it.
+        comm = self._init_mpi() if self.launch.size > 1 else None
+        self.rundir = _make_rundir(self.settings)
         link.set_run_directory(self.rundir)
-        transport, resources = self._connect()
+        link.flush()
+        transport, resources = self._connect(comm)
         tree = Tree(transport.hosts, self.settings.fanout)
         path = os.path.join(self.rundir, f"local-{transport.rank}")
         node = Node(
@@ -203,13 +224,17 @@ class _Process:
 
     # -- up -------------------------------------------------------------------------------------
 
-    def _connect(self) -> tuple[Transport, RankResources]:
+    def remove_rundir(self) -> None:
+        """Remove this broker's directory. Idempotent."""
+        if self.rundir:
+            shutil.rmtree(self.rundir, ignore_errors=True)
+
+    def _connect(self, comm: Any) -> tuple[Transport, RankResources]:
         topology = discover()
         cores, gpus = self.options.cores_per_rank, self.options.gpus_per_rank
-        if self.launch.size == 1:
+        if comm is None:
             resources = divide(topology, 0, 1, cores_per_rank=cores, gpus_per_rank=gpus)
             return single(self.reactor, topology.hostname), resources
-        comm = self._init_mpi()
         from flux_mpi.overlay.mpi import MPITransport
 
         transport = MPITransport(
@@ -270,5 +295,5 @@ class _Process:
         watchdog.cancel()
 
     def _give_up(self) -> None:
-        shutil.rmtree(self.rundir, ignore_errors=True)
+        self.remove_rundir()
         os._exit(self._status)

@@ -200,7 +200,7 @@ class FakeBroker:
             self.handlers[f"{name}.{method}"] = handler
 
     def send(self, topic: str, payload: Any, *, rank: int = ANY) -> None:
-        self.sent.append((rank, topic, unpack(pack(payload))))
+        self.sent.append((rank, topic, unpack(pack(payload), strict_map_key=False)))
 
     def rpc(self, *args: Any, **options: Any) -> Rpc:
         raise NotImplementedError("the job services call nobody")

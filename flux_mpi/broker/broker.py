@@ -24,6 +24,7 @@ from flux_mpi.message.message import (
     ANY,
     CONTROL,
     EVENT,
+    FIRST_CLIENT,
     NORESPONSE,
     REQUEST,
     RESPONSE,
@@ -94,9 +95,14 @@ class Broker:
     # -- services -------------------------------------------------------------------------------
 
     def register(self, name: str, methods: Mapping[str, Handler]) -> None:
-        """Offer ``name.method`` for each of ``methods``; more may be added later."""
+        """Offer ``name.method`` for each of ``methods``, and ``name.ping``; more may be added later."""
         self.router.services[name] = LOCAL
-        self._handlers.setdefault(name, {}).update(methods)
+        self._handlers.setdefault(name, {"ping": self._ping}).update(methods)
+
+    def _ping(self, request: Request) -> None:
+        payload = request.payload if isinstance(request.payload, dict) else {}
+        route = [hop for hop in request.message.route if hop < FIRST_CLIENT]
+        request.respond({**payload, "rank": self.rank, "userid": request.uid, "route": route})
 
     def control(self, topic: str, handler: ControlHandler) -> None:
         """Call ``handler(message, peer)`` for control messages of neighbours."""

@@ -32,7 +32,7 @@ class BrokerServices:
         self.config = config
         self.membership = membership
         self.started = broker.reactor.now()
-        broker.register("broker", {"ping": self.ping, "info": self.info, "stats": self.stats})
+        broker.register("broker", {"info": self.info, "stats": self.stats})
         broker.register(
             "attr",
             {
@@ -54,12 +54,6 @@ class BrokerServices:
         broker.register("overlay", overlay)
 
     # -- broker ---------------------------------------------------------------------------------
-
-    def ping(self, request: Request) -> None:
-        payload = request.payload if isinstance(request.payload, dict) else {}
-        route = [hop for hop in request.message.route if hop < FIRST_CLIENT]
-        here = {"rank": self.broker.rank, "userid": request.uid, "route": route}
-        request.respond({**payload, **here})
 
     def info(self, request: Request) -> None:
         attrs = self.broker.attrs

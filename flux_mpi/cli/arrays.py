@@ -14,7 +14,7 @@ from flux_mpi.formats import templates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from flux_mpi.formats.idset import IDSet
@@ -34,6 +34,27 @@ class Member:
         self.row = row
         self.seq = seq
         self.cc = cc
+
+
+class Copies:
+    """The members of ``--cc``: made when looked at, for there may be a million of them."""
+
+    __slots__ = ("ids",)
+
+    def __init__(self, ids: IDSet) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        return Member(None, at, self.ids.nth(at))
+
+    def __iter__(self) -> Iterator[Member]:
+        for seq, cc in enumerate(self.ids):
+            yield Member(None, seq, cc)
 
 
 TagError = templates.TemplateError
@@ -148,7 +169,7 @@ def entries(
     builder: Builder,
     options: dict[str, Any],
     command: list[str],
-    members: Sequence[Member],
+    members: Sequence[Member] | Copies,
     cc_ids: IDSet | None = None,
     set_cc: bool = False,
 ) -> list[dict[str, Any]]:
@@ -195,7 +216,7 @@ def entries(
 
 
 def _entry(
-    spec: dict[str, Any], members: Sequence[Member], cc_ids: IDSet | None, total: int
+    spec: dict[str, Any], members: Sequence[Member] | Copies, cc_ids: IDSet | None, total: int
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"jobspec": spec, "count": len(members)}
     if cc_ids is not None:

@@ -155,7 +155,7 @@ def _with_cc(
     builder: Builder, options: dict[str, Any], command: list[str], members: list[Member]
 ) -> tuple[list[dict[str, Any]], list[Member]]:
     """Copies of each member: an entry a row of inputs, an array over its ids."""
-    from flux_mpi.cli.arrays import Member, entries, fill, map_texts
+    from flux_mpi.cli.arrays import Copies, Member, entries, fill, map_texts
     from flux_mpi.cli.submit import cc_ids
 
     found: list[dict[str, Any]] = []
@@ -170,7 +170,7 @@ def _with_cc(
 
         here = {name: map_texts(val, filled) for name, val in options.items()}
         ids = cc_ids(builder, here)
-        copies = [Member(None, at, cc) for at, cc in enumerate(ids)]
+        copies = Copies(ids)
         words = [part for word in command for part in filled(word).split("\0")]
         found += entries(builder, here, words, copies, ids, set_cc=here.get("cc") is not None)
         every += [Member(member.row, member.seq, cc) for cc in ids]

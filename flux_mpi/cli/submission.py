@@ -126,7 +126,7 @@ TEMPLATED = ("command", "job_name", "cwd", "output", "error", "input")
 """Where tags of an array are filled in member by member on the instance's side."""
 
 STRUCTURAL = (
-    *(option.dest for _, group in GROUPS[:4] for option in group if option.dest != "cwd"),
+    *(option.dest for _, group in GROUPS[:4] for option in group if option.dest not in TEMPLATED),
     "rlimit",
     "setopt",
     "setattr",

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from flux_mpi.cli.arrays import Member
+    from flux_mpi.cli.arrays import Copies, Member
 
 PROG = "flux-submit"
 
@@ -40,9 +40,9 @@ def run(args: Arguments) -> int:
             return 0
         return send(args, builder, [{"jobspec": spec}], None)
     ids = cc_ids(builder, options)
-    from flux_mpi.cli.arrays import Member, TagError, entries, fill
+    from flux_mpi.cli.arrays import Copies, TagError, entries, fill
 
-    members = [Member(None, at, cc) for at, cc in enumerate(ids)]
+    members = Copies(ids)
     try:
         found = entries(builder, options, command, members, ids, set_cc=args.cc is not None)
         if args.dry_run:
@@ -83,7 +83,7 @@ def send(
     args: Arguments,
     builder: Builder,
     entries: list[dict[str, Any]],
-    members: list[Member] | None,
+    members: list[Member] | Copies | None,
 ) -> int:
     """Submits, prints the ids, and waits as asked."""
     options = vars(args)
@@ -152,7 +152,7 @@ def print_ids(arrays: Any) -> None:
 
 
 def _log_paths(
-    args: Arguments, members: list[Member] | None
+    args: Arguments, members: list[Member] | Copies | None
 ) -> list[tuple[str | None, str | None]]:
     """For each member, the files of ``--log`` and ``--log-stderr``; empty when not asked for."""
     if args.log is None and args.log_stderr is None:

@@ -223,7 +223,7 @@ class FluxExecutor(concurrent.futures.Executor):
         spec = make_jobspec(command, **how).to_dict()
         future = FluxExecutorFuture(self)
         with self._lock:
-            if self._broken is not None:
+            if self._broken is not None and self._broken.errno != errno.ESHUTDOWN:
                 raise RuntimeError(f"the executor is broken: {self._broken}")
             if self._stopping:
                 raise RuntimeError("cannot schedule new futures after shutdown")

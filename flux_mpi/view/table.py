@@ -211,7 +211,7 @@ def _cell(get: Callable[[Any], Any], conversion: str, spec: str) -> Callable[[An
             try:
                 return format(value, spec)
             except ValueError:
-                return format(str(value), spec)
+                return _as_text(value, spec)
 
         return simple
 
@@ -226,13 +226,20 @@ def _cell(get: Callable[[Any], Any], conversion: str, spec: str) -> Callable[[An
         try:
             text = format(value, spec)
         except ValueError:
-            # A number's spec on a text that stands for "unset".
-            text = format(str(value), spec.rstrip("bcdoxXeEfFgGn%"))
+            text = _as_text(value, spec)
         if mark and len(text) < len(str(value)):
             text = text[:-1] + "+"
         return text
 
     return cell
+
+
+def _as_text(value: Any, text: str) -> str:
+    """A number's spec applied to a text that stands for "unset"."""
+    spec = _Spec(text)
+    align = "" if "=" in spec.align else spec.align
+    precision = f".{spec.precision}" if spec.precision else ""
+    return format(str(value), f"{align}{spec.width.lstrip('0')}{precision}")
 
 
 def _datetime_cell(get: Callable[[Any], Any], spec: str) -> Callable[[Any], str]:

@@ -302,8 +302,8 @@ def _listener(path: Path, reply: bytes, close: bool) -> threading.Thread:
                 if reply:
                     peer.sendall(reply)
                 if not close:
-                    peer.recv(1 << 16)
-                    peer.recv(1 << 16)
+                    while peer.recv(1 << 16):
+                        pass
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

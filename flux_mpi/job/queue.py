@@ -43,8 +43,8 @@ class Queue:
     def head(self, limit: int = 1 << 30) -> tuple[JobArray, int, int] | None:
         """The first in the queue: (array, member, how many consecutive members), or None.
 
-        The run ends where another entry comes in between, and at ``limit`` members: to count
-        them costs time.
+        The run ends where another entry comes in between (that can only be a member of the same
+        array, whose state byte differs), and at ``limit`` members: to count them costs time.
         """
         while True:
             priority = max(self._levels, default=0)
@@ -83,7 +83,7 @@ class Queue:
                     cursors[sequence] = start
                     heapreplace(level, (jobs.id(start), sequence, WHOLE, jobs))
                     continue
-                n = jobs.run_length(start, _limit(level, jobs, start))
+                n = jobs.run_length(start, jobs.count)
                 yield jobs, start, n
                 cursors[sequence] = start + n
                 if start + n < jobs.count:
@@ -112,24 +112,10 @@ def _head(level: list[_Entry], priority: int, limit: int) -> tuple[JobArray, int
             if jobid != first:
                 heapreplace(level, (jobid, sequence, WHOLE, jobs))
                 continue
-        end = _limit(level, jobs, start)
-        return jobs, start, jobs.run_length(start, min(end, start + limit))
+        return jobs, start, jobs.run_length(start, min(jobs.count, start + limit))
     return None
 
 
 def _alone(jobs: JobArray, k: int, priority: int) -> bool:
     """Whether the entry of a detached member is still what it was."""
     return jobs.state[k] == _QUEUED_ALONE and priority_of(jobs.urgency_of(k)) == priority
-
-
-def _limit(level: list[_Entry], jobs: JobArray, start: int) -> int:
-    """The member of ``jobs`` before which the next entry of the level comes.
-
-    Ids of two arrays do not interleave, so only an entry of the array's own can lie within.
-    """
-    if len(level) > 1:
-        nearest = min(level[1:3])
-        if nearest[3] is jobs:
-            # A stale entry of the very member must not make the run empty.
-            return max(start + 1, nearest[2])
-    return jobs.count

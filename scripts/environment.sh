@@ -50,6 +50,9 @@ prepare_environment() {
         "$VENV/bin/python" -m pip install -qq --disable-pip-version-check \
             --root-user-action=ignore -e ".[$extras]" ||
             die "pip could not install flux-mpi[$extras]: see above"
+        # Covasim compiles itself when first imported; were it left to the ensemble, all workers
+        # would do that at once.
+        "$VENV/bin/python" -c 'import covasim, matplotlib.pyplot' >/dev/null 2>&1 || true
         printf '%s' "$want" >"$VENV/.flux-mpi"
     fi
     export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH

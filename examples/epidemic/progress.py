@@ -49,7 +49,8 @@ class Progress:
         if self.done and elapsed > 0:
             rate = self.done / elapsed
             parts.append(f"{rate:.1f} members/s")
-            if self.done < self.total:
+            # The first members' time is mostly that of starting up: it would tell nonsense.
+            if self.total > self.done >= max(5, self.total // 20):
                 parts.append(f"{_span((self.total - self.done) / rate)} left")
         if self.failed:
             parts.append(f"{self.failed} failed")

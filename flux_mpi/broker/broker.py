@@ -95,7 +95,7 @@ class Broker:
     # -- services -------------------------------------------------------------------------------
 
     def register(self, name: str, methods: Mapping[str, Handler]) -> None:
-        """Offer ``name.method`` for each of ``methods``, and ``name.ping``; more may be added later."""
+        """Offer ``name.method`` for each of ``methods``, which may grow, and ``name.ping``."""
         self.router.services[name] = LOCAL
         self._handlers.setdefault(name, {"ping": self._ping}).update(methods)
 

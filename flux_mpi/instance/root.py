@@ -50,6 +50,8 @@ class Root:
             define_after=settings.join_timeout_s,
             owner=broker.uid,
         )
+        self._inactive = 0
+        broker.reactor.at_turn_end(self._close_namespaces)
         broker.register(
             "instance",
             {"shutdown": self._shutdown, "signal": self._signal, "lost": self._link_lost},
@@ -119,6 +121,13 @@ class Root:
             return None
         jobs, member = found
         return None if jobs.state_of(member) is State.INACTIVE else jobs.userid
+
+    def _close_namespaces(self) -> None:
+        """Jobs that ended in this turn leave their part of the store to the primary namespace."""
+        inactive = self.jobs.manager.counts.states[State.INACTIVE]
+        if inactive != self._inactive:
+            self._inactive = inactive
+            self.kvs.close_ended()
 
     def stop_jobs(self, now: bool) -> None:
         """End all jobs; the lifecycle is told when none is left."""

@@ -26,7 +26,7 @@ class KvsService:
 
     ``job_owner(id)`` is the uid of an active job, None of any other. A job's namespace comes into
     being when it is first used, so the many jobs that never use one cost nothing; when the job
-    ends (`close_jobs`) what it holds moves to ``job.<id, in dothex>.guest`` of the primary one.
+    ends (`close_ended`) what it holds moves to ``job.<id, in dothex>.guest`` of the primary one.
     """
 
     def __init__(
@@ -187,6 +187,11 @@ class KvsService:
             self.apply(ops)
         except ServiceError as error:
             self.broker.log(LOG_ERR, "kvs", f"not kept: {error}")
+
+    def close_ended(self) -> None:
+        """`close_jobs` those whose owner is no longer told: they have ended."""
+        if self._job_names and self.job_owner is not None:
+            self.close_jobs([jobid for jobid in self._job_names if self.job_owner(jobid) is None])
 
     def close_jobs(self, jobids: Iterable[int]) -> None:
         """These jobs are over: archive and remove the namespaces they made."""

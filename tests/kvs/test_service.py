@@ -175,6 +175,18 @@ def test_a_jobs_namespace_lives_as_long_as_the_job(broker: FakeBroker, kvs: KvsS
     assert len(broker.ask("kvs.namespace-list")["namespaces"]) == 1
 
 
+def test_what_has_ended_is_closed(broker: FakeBroker) -> None:
+    active = {5, 6}
+    kvs = KvsService(broker, job_owner=lambda jobid: UID if jobid in active else None)  # type: ignore[arg-type]
+    broker.ask("kvs.commit", ns="job-5", ops=[["out", 1]])
+    broker.ask("kvs.commit", ns="job-6", ops=[["out", 2]])
+    active.remove(5)
+    kvs.close_ended()
+    assert broker.ask("kvs.lookup", key="job.5.guest.out") == {"value": 1}
+    assert broker.ask("kvs.lookup", ns="job-6", key="out") == {"value": 2}
+    refused(errno.ENOTSUP, broker, "kvs.lookup", ns="job-5", key="out")
+
+
 def test_a_full_store_does_not_keep_dead_jobs(broker: FakeBroker) -> None:
     store = Store(Limits(total=1200), owner=UID)
     kvs = KvsService(broker, store, job_owner=lambda jobid: UID)  # type: ignore[arg-type]

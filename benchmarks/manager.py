@@ -2,9 +2,10 @@
 """What a job costs rank 0: the job manager alone, under a simulated clock.
 
 Prints jobs/s and µs a job for mock execution and for dispatch to ranks (reports made up, nothing
-sent), the time to take in an array, and the bytes that a waiting member occupies.
+sent), the time to take in an array, the bytes that a waiting member occupies, and the time to place
+one job on a large machine with the match kernel interpreted and compiled.
 
-    python benchmarks/manager.py [--jobs N] [--ranks N] [--cores N] [--profile]
+    python benchmarks/manager.py [--jobs N] [--ranks N] [--cores N] [--match [NODES …]] [--profile]
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import argparse
 import time
 import tracemalloc
 
-from flux_mpi.formats.jobspec import Jobspec
+from flux_mpi.formats.idset import IDSet
+from flux_mpi.formats.jobspec import Jobspec, Shape
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.job.ingest import Ingest
 from flux_mpi.job.manager import Manager
 from flux_mpi.sched.bitmap import BitmapScheduler
+from flux_mpi.sched.tiered import Tier
 
 
 def make(ranks: int, cores: int) -> Manager:
@@ -88,6 +91,37 @@ def run_dispatch(ranks: int, cores: int, count: int, batch: int) -> float:
     return time.perf_counter() - begin
 
 
+def match(nodes: int, policy: str) -> list[tuple[str, float]]:
+    """(request, seconds) to place one job, on a machine of 48 cores and 8 GPUs a node, half of
+    whose cores are taken."""
+    scheduler = BitmapScheduler(Tier(policy))
+    scheduler.update(
+        RSet(
+            dict.fromkeys(range(nodes), IDSet(range(48))),
+            dict.fromkeys(range(nodes), IDSet(range(8))),
+            {rank: f"node{rank}" for rank in range(nodes)},
+        )
+    )
+    scheduler.alloc(Shape(0, 1, 0, 1, 0, False, 1), 24 * nodes, 0.0)
+    scheduler.tier.wait(120)
+    results = []
+    for text, shape in (
+        ("1 core", Shape(0, 1, 0, 1, 0, False, 1)),
+        ("1 node", Shape(1, 1, 1, 1, 0, True, 1)),
+        ("64 nodes", Shape(64, 64, 1, 1, 0, True, 64)),
+        ("1,000 slots of 2 cores, 1 GPU", Shape(0, 1000, 0, 2, 1, False, 1000)),
+    ):
+        scheduler.free(scheduler.alloc(shape, 1, 0.0))
+        best = float("inf")
+        for _ in range(5):
+            begin = time.perf_counter()
+            placements = scheduler.alloc(shape, 1, 0.0)
+            best = min(best, time.perf_counter() - begin)
+            scheduler.free(placements)
+        results.append((text, best))
+    return results
+
+
 def waiting_bytes(count: int) -> float:
     """Bytes a waiting member occupies."""
     manager = make(4, 4)
@@ -106,6 +140,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--cores", type=int, default=16, help="of each rank (default 16)")
+    parser.add_argument(
+        "--match", type=int, nargs="*", default=[1024, 16384], help="nodes of machines to match on"
+    )
     parser.add_argument("--profile", action="store_true", help="profile the mock run")
     args = parser.parse_args()
     if args.profile:
@@ -134,6 +171,11 @@ def main() -> None:
     submit(manager, 100_000, None, 1.0)
     print(f"submit    100,000 members: {(time.perf_counter() - begin) * 1e3:.1f} ms")
     print(f"memory    {waiting_bytes(100_000):.1f} bytes a waiting member")
+    for nodes in args.match:
+        for policy in ("never", "always"):
+            how = {"never": "interpreted", "always": "compiled"}[policy]
+            for text, seconds in match(nodes, policy):
+                print(f"match     {nodes:6} nodes, {how:11}: {text}: {seconds * 1e6:,.0f} µs")
 
 
 if __name__ == "__main__":

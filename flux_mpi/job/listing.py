@@ -14,6 +14,7 @@ from flux_mpi.job.eventlogs import alloc_context, priority_of
 from flux_mpi.job.manager import Manager
 from flux_mpi.job.states import ACTIVE, PENDING, RUNNING, Result, State
 from flux_mpi.message.errors import ServiceError
+from flux_mpi.sched.placement import Placement
 
 ATTRIBUTES = (
     "userid",
@@ -56,7 +57,7 @@ ALL_STATES = int(ACTIVE | State.INACTIVE)
 ANY_USER = 0xFFFFFFFF
 _FROM_ARRAY = frozenset(
     {"userid", "t_submit", "t_depend", "t_priority", "t_sched", "cwd", "queue", "project", "bank"}
-    | {"ntasks", "duration"}
+    | {"ntasks", "duration", "name"}
 )
 
 
@@ -264,6 +265,7 @@ def record_maker(
     ledger = manager.store.ledger
     shared = attrs & _FROM_ARRAY
     bases: dict[int, dict[str, Any]] = {}
+    places: dict[int, dict[str, Any]] = {}
     times = {"t_run", "t_cleanup", "t_inactive"} & attrs
     exceptional = {
         "success",
@@ -287,7 +289,7 @@ def record_maker(
         out["id"] = jobs.id(k)
         if "state" in attrs:
             out["state"] = code
-        if "name" in attrs:
+        if "name" in attrs and "name" not in out:
             out["name"] = job_name(jobs, k)
         if "urgency" in attrs:
             out["urgency"] = jobs.urgency_of(k)
@@ -307,14 +309,10 @@ def record_maker(
                 if "ngpus" in attrs and jobs.shape.ngpus:
                     out["ngpus"] = jobs.shape.ngpus
             else:
-                facts = placement.facts()
-                for key in ("nnodes", "ncores", "ranks", "nodelist"):
-                    if key in attrs:
-                        out[key] = facts[key]
-                if "ngpus" in attrs and facts["ngpus"]:
-                    out["ngpus"] = facts["ngpus"]
-                if "annotations" in attrs:
-                    out["annotations"] = alloc_context(placement)["annotations"]
+                facts = places.get(id(placement))
+                if facts is None:
+                    facts = places[id(placement)] = _place(placement, attrs)
+                out.update(facts)
                 if "expiration" in attrs:
                     out["expiration"] = expiration(jobs, ledger.t_alloc[row])
         if row == NO_ROW:
@@ -348,6 +346,20 @@ def record_maker(
     return record
 
 
+def _place(placement: Placement, attrs: frozenset[str]) -> dict[str, Any]:
+    """What a placement has to say to the attributes asked for."""
+    facts: dict[str, Any] = {
+        "nnodes": placement.nnodes,
+        "ncores": placement.ncores,
+        "ranks": placement.ranks,
+        "nodelist": placement.nodelist,
+        "annotations": alloc_context(placement)["annotations"],
+    }
+    if placement.ngpus:
+        facts["ngpus"] = placement.ngpus
+    return {key: value for key, value in facts.items() if key in attrs}
+
+
 def _base(jobs: JobArray) -> dict[str, Any]:
     """The attributes that an array's members have in common."""
     if jobs.listing is None:
@@ -362,6 +374,8 @@ def _base(jobs: JobArray) -> dict[str, Any]:
             "ntasks": jobs.shape.ntasks,
             "duration": jobs.duration,
         }
+        if not jobs.params:
+            base["name"] = jobs.jobspec.name
         for key in ("cwd", "queue", "project", "bank"):
             if isinstance(system.get(key), str):
                 base[key] = system[key]

@@ -37,7 +37,6 @@ class Placement:
         "_ranks",
         "_rset",
         "_summary",
-        "_facts",
     )
 
     def __init__(self, parts: Sequence[Part], hosts: Sequence[str], key: Any = None) -> None:
@@ -52,7 +51,6 @@ class Placement:
         self._ranks: str | None = None
         self._rset: RSet | None = None
         self._summary: str | None = None
-        self._facts: dict[str, Any] | None = None
 
     @property
     def nnodes(self) -> int:
@@ -110,18 +108,6 @@ class Placement:
     def nodelist(self) -> str:
         """The hosts as a hostlist, one for each rank."""
         return str(self.rset.hostlist)
-
-    def facts(self) -> dict[str, Any]:
-        """``nnodes ncores ngpus ranks nodelist``, made once; do not change it."""
-        if self._facts is None:
-            self._facts = {
-                "nnodes": self.nnodes,
-                "ncores": self.ncores,
-                "ngpus": self.ngpus,
-                "ranks": self.ranks,
-                "nodelist": self.nodelist,
-            }
-        return self._facts
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Placement) and self.parts == other.parts

@@ -214,7 +214,7 @@ def test_a_missing_spec_is_an_error(bench: Bench) -> None:
 
 
 def test_members_of_an_array_get_their_own(bench: Bench) -> None:
-    spec = {
+    spec: dict[str, Any] = {
         "command": ["sim", "{cc}", "awk '{print $1}'", "{{id}}"],
         "env": {"FLUX_JOB_CC": "{cc}", "F": "() { :; }"},
         "cwd": "/work/{cc}",

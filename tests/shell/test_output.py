@@ -45,7 +45,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     spool.close()
 
 
-def write(store: OutputStore, data: bytes, *, job: int = JOB, stream: int = 1, limit: int = -1):
+def write(
+    store: OutputStore, data: bytes, *, job: int = JOB, stream: int = 1, limit: int = -1
+) -> None:
     store.append(job, 1.0, stream, 0, data, STREAM_LIMIT if limit < 0 else limit)
 
 

@@ -6,12 +6,14 @@ carry the same frames, so one decoder serves both.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgpack
 
 from flux_mpi.message.errors import ProtocolError
 from flux_mpi.message.message import CONTROL, REQUEST, Message
+
+TYPE_CHECKING = False  # the typing module costs every command 5 ms
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_LIMIT = 64 << 20
 """Longest frame taken from a peer, bytes."""

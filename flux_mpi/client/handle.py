@@ -249,6 +249,9 @@ class Handle:
         if not self.closed:
             self.closed = True
             self._socket.close()
+            # Who closes wants to hear no more; whoever waits in get() is told.
+            for future in self._futures.values():
+                future._callback = None
             self._break(FluxError(errno.ECONNRESET, "the handle has been closed"))
 
     def fileno(self) -> int:

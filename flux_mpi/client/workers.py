@@ -102,9 +102,13 @@ class Outcome:
 
 
 class _Member:
-    __slots__ = ("blob", "index", "item", "tries")
+    """One input; ``key`` is its own for the life of the pool, ``index`` its place in one map()."""
 
-    def __init__(self, index: int, item: Any, blob: bytes) -> None:
+    __slots__ = ("blob", "index", "item", "key", "round", "tries")
+
+    def __init__(self, key: int, round: int, index: int, item: Any, blob: bytes) -> None:
+        self.key = key
+        self.round = round
         self.index = index
         self.item = item
         self.blob = blob
@@ -190,6 +194,8 @@ class Workers:
         ).to_dict()
         self._workers: dict[tuple[int, tuple[int, ...]], _Worker] = {}
         self._queue: deque[_Member] = deque()
+        self._serial = 0
+        self._round = 0
         self._ready: deque[Outcome] = deque()
         self._live: set[int] = set()
         self._seconds = 0.0
@@ -228,6 +234,7 @@ class Workers:
         there is no worker to be had, FluxError when the instance goes away.
         """
         members = []
+        self._round += 1
         for index, item in enumerate(items):
             blob = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
             if len(blob) > LIMIT:
@@ -235,7 +242,8 @@ class Workers:
                     f"item {index} is {len(blob)} bytes pickled, over the limit of {LIMIT}: "
                     "pass the name of a file"
                 )
-            members.append(_Member(index, item, blob))
+            self._serial += 1
+            members.append(_Member(self._serial, self._round, index, item, blob))
         self._queue.extend(members)
         left = len(members)
         held: dict[int, Outcome] = {}
@@ -258,6 +266,8 @@ class Workers:
                     yield held.pop(following)
                     following += 1
         finally:
+            # Members of this round that are still out there count for nobody from now on.
+            self._round += 1
             self._queue.clear()
             self._ready.clear()
 
@@ -285,8 +295,8 @@ class Workers:
         while self._queue and len(chunk) < size and len(self._queue[0].blob) <= room:
             member = self._queue.popleft()
             room -= len(member.blob)
-            worker.members[member.index] = member
-            chunk.append([member.index, member.blob])
+            worker.members[member.key] = member
+            chunk.append([member.key, member.blob])
         if chunk:
             worker.request.respond({"members": chunk})
 
@@ -305,23 +315,25 @@ class Workers:
         payload = request.payload
         job = fluid.parse(payload["job"])
         worker = next((each for each in self._workers.values() if each.job == job), None)
-        for index, ok, blob, seconds in payload["results"]:
-            member = worker.members.pop(index, None) if worker is not None else None
+        for key, ok, blob, seconds in payload["results"]:
+            member = worker.members.pop(key, None) if worker is not None else None
             if member is None:
-                continue  # given to another worker meanwhile, or given up
+                continue  # given to another worker meanwhile
             self._useless = 0
             self._seconds += seconds
             self._measured += 1
+            if member.round != self._round:
+                continue
             shown = fluid.encode(job)
             try:
                 found = pickle.loads(blob)
             except Exception as error:
                 ok, found = False, (f"the result cannot be unpickled: {error!r}", "")
             if ok:
-                outcome = Outcome(index, member.item, found, seconds=seconds, worker=shown)
+                outcome = Outcome(member.index, member.item, found, seconds=seconds, worker=shown)
             else:
                 outcome = Outcome(
-                    index,
+                    member.index,
                     member.item,
                     error=found[0],
                     detail=found[1],
@@ -345,6 +357,8 @@ class Workers:
         """The members of a dead worker: the first may have killed it, the rest had not begun."""
         members, worker.members = list(worker.members.values()), {}
         for position, member in enumerate(members):
+            if member.round != self._round:
+                continue
             if position == 0:
                 member.tries += 1
             if member.tries > self.retries:
@@ -536,8 +550,8 @@ def serve(service: str, rank: int) -> int:
             for message in stream:
                 results: list[list[Any]] = []
                 begun = time.perf_counter()
-                for index, blob in message["members"]:
-                    results.append([index, *_run(function, blob)])
+                for key, blob in message["members"]:
+                    results.append([key, *_run(function, blob)])
                     if time.perf_counter() - begun > CHUNK_S:
                         handle.send(f"{service}.done", {"job": job, "results": results}, rank)
                         results, begun = [], time.perf_counter()

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from string import Formatter
 
+from flux_mpi.formats import duration, timefmt
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -269,16 +271,12 @@ def _iso(value: Any) -> Any:
 
 
 def _fsd(value: Any) -> Any:
-    from flux_mpi.formats import duration
-
     return duration.short(value) if isinstance(value, (int, float)) else value
 
 
 def _clock(value: Any) -> Any:
     if not isinstance(value, (int, float)):
         return value
-    from flux_mpi.formats import timefmt
-
     return timefmt.hms(value)
 
 

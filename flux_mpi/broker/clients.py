@@ -22,7 +22,8 @@ from flux_mpi.message.codec import FrameDecoder, encode
 from flux_mpi.message.errors import ProtocolError
 from flux_mpi.message.message import FIRST_CLIENT, RESPONSE, Message, pack
 
-RECEIVE = 256 * 1024
+RECEIVE = 64 * 1024
+"""Bytes asked of one ``recv``: beyond 128 KiB the allocator maps memory anew each time."""
 READ_ROUNDS = 4
 """Reads from one client in one turn: a flood from one must not starve the others."""
 OUTPUT_LIMIT = 256 << 20

@@ -280,10 +280,18 @@ def unlink(args: Arguments) -> int:
                     continue
                 else:
                     raise _failure(key, error) from None
-            if found["dir"] and not args.recursive:
+            if found["dir"] and not args.recursive and not _is_link(store, key):
                 raise UsageError(f"{PROG}: cannot unlink '{key}': Directory not empty", 1)
             ops.append([key, None, "unlink"])
         return _commit_to(store, args, ops) if ops else 0
+
+
+def _is_link(store: KVS, key: str) -> bool:
+    """A link to a directory is removed as a link."""
+    try:
+        return "target" in store.lookup(key, readlink=True)
+    except FluxError:
+        return False
 
 
 def link(args: Arguments) -> int:

@@ -135,21 +135,23 @@ class Watcher:
         self._waiting: set[int] = set()
         self._ready: list[int] = []
         self._open: dict[int, tuple[Attachment, LineWriter]] = {}
-        self._early: set[int] = set()
+        # Jobs heard of before we know which are ours; None once we do.
+        self._early: set[int] | None = None
 
     def begin(self) -> None:
+        self._early = set()
         self._journal = self.handle.rpc(
             "job-manager.events-journal", {}, streaming=True, callback=self._take
         )
 
     def add(self, jobs: Iterable[int]) -> None:
         """Jobs just submitted, of which the journal will tell."""
+        early, self._early = self._early or set(), None
         for job in jobs:
-            if job in self._early:
+            if job in early:
                 self._ready.append(job)
             else:
                 self._waiting.add(job)
-        self._early.clear()
         self._more()
 
     def follow(self, jobs: Iterable[int]) -> None:
@@ -164,8 +166,7 @@ class Watcher:
                 if job in self._waiting:
                     self._waiting.discard(job)
                     self._ready.append(job)
-                elif job not in self._open:
-                    # Its id may still be on the way to us.
+                elif self._early is not None:
                     self._early.add(job)
         self._more()
 

@@ -20,6 +20,8 @@ from flux_mpi.message.errors import FluxError
 from flux_mpi.message.message import RESPONSE, STREAMING, Message, pack
 from tests.client.fakebroker import FakeBroker, Request, streaming
 
+ROOT = str(Path(__file__).resolve().parents[2])
+
 
 def test_a_request_gets_its_answer(broker: FakeBroker) -> None:
     broker.handlers["x.double"] = lambda r: r.respond(r.payload * 2)
@@ -374,7 +376,7 @@ def test_importing_flux_mpi_loads_nothing_else() -> None:
         "print(sorted({'numpy', 'numba', 'mpi4py'} & set(sys.modules)))\n"
     )
     found = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {os.getcwd()!r})\n{code}"],
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {ROOT!r})\n{code}"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -392,7 +394,7 @@ def test_the_sync_path_needs_no_heavy_module() -> None:
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     found = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {os.getcwd()!r})\n{code}"],
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {ROOT!r})\n{code}"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -19,6 +19,7 @@ from flux_mpi.formats.jobspec import Jobspec, JobspecError
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.job import eventlogs, listing
 from flux_mpi.job.arrays import NO_ROW, JobArray
+from flux_mpi.job.digest import Digests
 from flux_mpi.job.ingest import Ingest, check_urgency
 from flux_mpi.job.journal import Entry as JournalEntry
 from flux_mpi.job.manager import SIGKILL, Actions, Manager
@@ -76,6 +77,7 @@ class JobService:
         self.on_hello = on_hello
         self._ingest = Ingest()
         self._timer: Timer | None = None
+        self._digests = Digests(self.reactor)
         self._timer_due = 0.0
         self._journals: dict[Request, None] = {}
         self._watches: dict[int, list[_Watch]] = {}
@@ -201,7 +203,10 @@ class JobService:
             self._publish(actions.events)
         for answer in actions.answers:
             request: Any = answer.token
-            if answer.errnum:
+            if not answer.final:
+                self._digests.add(request, answer.payload["done"])
+            elif answer.errnum:
+                self._digests.end(request)
                 request.error(answer.errnum, answer.text)
             else:
                 request.respond(answer.payload)
@@ -288,7 +293,11 @@ class JobService:
         self._waiting(request)
 
     def _waiting(self, request: Request) -> None:
-        request.on_close(lambda: self.manager.forget_waiter(request))
+        def forget() -> None:
+            self.manager.forget_waiter(request)
+            self._digests.forget(request)
+
+        request.on_close(forget)
         self.manager.wait_changed()
 
     def kill(self, request: Request) -> None:

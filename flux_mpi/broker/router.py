@@ -158,30 +158,32 @@ class Router:
         if len(message.route) > self.tree.size:
             self._refuse(message, errno.ELOOP, f"{message.topic}: went round in circles")
             return
-        if not message.flags & NORESPONSE:
-            self._open(message, peer, source, None)
-        self.outlet.to_peer(peer, message)
+        if message.flags & NORESPONSE or self._open(message, peer, source, None):
+            self.outlet.to_peer(peer, message)
 
     def _deliver(self, message: Message, owner: int, source: int | None) -> None:
         if owner == LOCAL:
             request = Request(message, self._answer)
-            if not message.flags & NORESPONSE:
-                self._open(message, LOCAL, source, request)
-            self.outlet.to_service(request)
-        else:
-            if not message.flags & NORESPONSE:
-                self._open(message, owner, source, None)
+            if message.flags & NORESPONSE or self._open(message, LOCAL, source, request):
+                self.outlet.to_service(request)
+        elif message.flags & NORESPONSE or self._open(message, owner, source, None):
             self.outlet.to_client(owner, message)
 
-    def _open(self, message: Message, to: int, source: int | None, request: Request | None) -> None:
+    def _open(self, message: Message, to: int, source: int | None, request: Request | None) -> bool:
+        """Remember a request; False when its tag is taken, which ends both."""
         key = (tuple(message.route), message.tag)
         if key in self._flights:
-            self._cancel(key)  # its requester uses the tag again: it cannot mean both
+            # No answer could be told from the other's any more.
+            self._cancel(key)
+            text = f"tag {message.tag} is used again while its request is open: both are ended"
+            self._refuse(message, errno.EPROTO, f"{message.topic}: {text}")
+            return False
         self._flights[key] = Flight(
             to, source, message.topic, bool(message.flags & STREAMING), request
         )
         if source is not None and source >= FIRST_CLIENT:
             self._of_client.setdefault(source, set()).add(key)
+        return True
 
     def _land(self, key: Key) -> Flight | None:
         flight = self._flights.pop(key, None)

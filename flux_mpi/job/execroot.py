@@ -139,7 +139,7 @@ class ExecRoot:
             except (IndexError, TypeError, ValueError):
                 raise ValueError(f"job-exec.report: malformed event {event!r}") from None
             running = self.running.get(jobid)
-            if running is None:
+            if running is None or not 0 <= node < len(running.placement.parts):
                 continue
             bit = 1 << node
             if not running.pending & bit:

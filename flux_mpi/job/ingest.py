@@ -68,6 +68,8 @@ class Ingest:
             raise JobspecError("entry", type(entry).__name__, "an object with a jobspec")
         jobspec = Jobspec.parse(entry.get("jobspec"))  # type: ignore[arg-type]
         shape = jobspec.shape
+        if len(self._shapes) >= 4096:
+            self._shapes.clear()
         shape = self._shapes.setdefault(shape, shape)
         self._share_environment(jobspec)
         if jobspec.dependencies:

@@ -11,6 +11,7 @@ from flux_mpi.formats import fluid, templates
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.job.arrays import NO_ROW, NO_STATUS, JobArray
 from flux_mpi.job.eventlogs import alloc_context, priority_of
+from flux_mpi.job.ingest import MAX_COUNT
 from flux_mpi.job.manager import Manager
 from flux_mpi.job.states import ACTIVE, PENDING, RUNNING, Result, State
 from flux_mpi.message.errors import ServiceError
@@ -130,13 +131,18 @@ def _expand_ids(ids: Any) -> Iterator[int]:
     if not isinstance(ids, list):
         raise ServiceError(errno.EPROTO, f"ids: expected a list, found {ids!r}")
     for item in ids:
-        if isinstance(item, list) and len(item) == 2:
+        if isinstance(item, int):
+            yield item
+        elif (
+            isinstance(item, list)
+            and len(item) == 2
+            and all(isinstance(number, int) for number in item)
+            and item[1] <= MAX_COUNT
+        ):
             for k in range(item[1]):
                 yield fluid.nth(item[0], k)
-        elif isinstance(item, int):
-            yield item
         else:
-            raise ServiceError(errno.EPROTO, f"ids: expected a job id, found {item!r}")
+            raise ServiceError(errno.EPROTO, f"ids: expected a job id, found {item!r}"[:200])
 
 
 Member = tuple[JobArray, int]

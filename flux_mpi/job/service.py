@@ -532,9 +532,10 @@ class JobService:
             if self._journals:
                 events += entry.expand()
             if self._watches:
-                if entry.n == 1:
-                    for watch in self._watches.get(entry.jobs.id(entry.k), ()):
-                        touched[watch] = None
+                if entry.n <= len(self._watches):
+                    for k in range(entry.k, entry.k + entry.n):
+                        for watch in self._watches.get(entry.jobs.id(k), ()):
+                            touched[watch] = None
                 else:
                     for watches in self._watches.values():
                         for watch in watches:

@@ -21,6 +21,9 @@ BATCH = 4096
 INTERNED = 1 << 16
 """Placements remembered for reuse. Beyond that the memory is better spent otherwise."""
 
+REMEMBERED = 256
+"""Shapes whose translation is kept; one with a constraint holds a word a node."""
+
 _WORD = (1 << WORD_BITS) - 1
 
 
@@ -159,6 +162,8 @@ class BitmapScheduler(Scheduler):
             request = _Request(
                 nodes, slots, shape.cores, shape.gpus, int(shape.exclusive), eligible, max_rows
             )
+            if len(self._requests) >= REMEMBERED:
+                self._requests.clear()
             self._requests[shape] = request
         return request
 
@@ -176,6 +181,8 @@ class BitmapScheduler(Scheduler):
         if not self._known:
             return None
         if shape not in self._reasons:
+            if len(self._reasons) >= REMEMBERED:
+                self._reasons.clear()
             self._reasons[shape] = self._infeasible(shape)
         return self._reasons[shape]
 

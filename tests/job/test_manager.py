@@ -131,6 +131,7 @@ def test_a_job_on_several_nodes_starts_and_ends_with_the_last_one(core: Any) -> 
 def test_reports_of_unknown_jobs_nodes_and_repeated_ones_change_nothing(core: Any) -> None:
     jobid = core.submit()
     core.report([4711, "exit", 1.0, 0, []], [jobid, "start", 1.0, 7, []])
+    core.report([jobid, "exit", 1.0, -1, []], [jobid, "exit", 1.0, 1 << 40, []])
     assert core.log(jobid) == USUAL[:5]
     core.finish(jobid)
     core.finish(jobid, status=256)

@@ -41,7 +41,7 @@ def test_a_slow_trickle_is_not_held_back():
     for job in range(3):
         digests.add(stream, [[job, 0]])
         assert len(stream.told) == job + 1
-        reactor.run(seconds=HOLD_S)
+        reactor.run(seconds=2 * HOLD_S)
 
 
 def test_who_has_gone_is_told_nothing():

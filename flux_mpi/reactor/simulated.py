@@ -51,9 +51,9 @@ class SimulatedReactor(Reactor):
         while not self._stopped:
             if not self._soon:
                 due = self._next_due()
-                if due is None:
+                if bound is not None and (due is None or due > bound):
+                    self._time = max(self._time, bound)
                     break
-                if bound is not None and due > bound:
-                    self._time = bound
+                if due is None:
                     break
             self.turn()

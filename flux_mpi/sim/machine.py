@@ -140,12 +140,10 @@ class Machine:
         node = self.nodes[at]
         call = node.broker.rpc(topic, payload, responses.append, streaming=True)
         self._lane(node).touch()
-        taken = 0
         try:
             while True:
-                self.run(until=lambda: len(responses) > taken)
-                response = responses[taken]
-                taken += 1
+                self.run(until=lambda: bool(responses))
+                response = responses.pop(0)
                 if response.errnum == errno.ENODATA:
                     return
                 yield response.check()

@@ -345,13 +345,19 @@ def launch(
     size: int = 4,
     command: Sequence[str] = KEEP_ALIVE,
     env: dict[str, str] | None = None,
+    limits: str = "",
     wait: bool = True,
 ) -> Instance:
-    """Start an instance under mpiexec (``size`` 0: one broker without it)."""
+    """Start an instance under mpiexec (``size`` 0: one broker without it).
+
+    ``limits`` is a line for the shell that starts it, such as ``ulimit -n 100``.
+    """
     token = uuid.uuid4().hex
     tmp = Path(tempfile.mkdtemp(prefix="fx", dir="/tmp"))  # short: it holds sockets
     launcher = [program("mpiexec"), "-n", str(size)] if size else []
     words = [*launcher, program("flux-mpi"), "start", *options, *command]
+    if limits:
+        words = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *words]
     instance = Instance(
         folder, words, {**clean_environ(token, tmp), **(env or {})}, size or 1, token
     )

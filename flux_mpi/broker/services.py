@@ -9,7 +9,7 @@ from typing import Any
 from flux_mpi.broker.broker import Broker
 from flux_mpi.broker.logring import LEVELS, Entry
 from flux_mpi.broker.membership import Membership
-from flux_mpi.broker.service import Request
+from flux_mpi.broker.service import Request, Response
 from flux_mpi.message.errors import ServiceError
 from flux_mpi.message.message import FIRST_CLIENT, Message, pack
 
@@ -48,10 +48,24 @@ class BrokerServices:
         broker.register("event", {"publish": self.event_publish, "subscribe": self.event_subscribe})
         broker.register("service", {"add": self.service_add, "remove": self.service_remove})
         broker.register("config", {"get": lambda request: request.respond(self.config)})
-        overlay = {"peers": self.overlay_peers}
+        broker.register("overlay", {"peers": self.overlay_peers})
         if membership is not None:
-            overlay |= {"status": self.overlay_status, "errors": self.overlay_errors}
-        broker.register("overlay", overlay)
+            above = {"status": self.overlay_status, "errors": self.overlay_errors}
+        else:
+            above = {"status": self._ask_root, "errors": self._ask_root}
+        broker.register("overlay", above)
+
+    def _ask_root(self, request: Request) -> None:
+        """Have the root answer: a method of its own of a service that every rank offers."""
+
+        def answer(response: Response) -> None:
+            if response.errnum:
+                request.error(response.errnum, response.text)
+            else:
+                request.respond(response.payload)
+
+        call = self.broker.rpc(request.topic, request.payload, answer, rank=0)
+        request.on_close(call.cancel)
 
     # -- broker ---------------------------------------------------------------------------------
 
@@ -143,16 +157,7 @@ class BrokerServices:
             packed = None if payload is None else pack(payload)
             request.respond({"seq": broker.publish_packed(topic, packed, request.uid)})
             return
-        broker.rpc(
-            "event.publish",
-            request.payload,
-            lambda response: (
-                request.error(response.errnum, response.text)
-                if response.errnum
-                else request.respond(response.payload)
-            ),
-            rank=0,
-        )
+        self._ask_root(request)
 
     def event_subscribe(self, request: Request) -> None:
         if not request.streaming:

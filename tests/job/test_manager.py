@@ -277,6 +277,16 @@ def test_a_lost_rank_fails_its_jobs_and_ends_their_other_tasks(core: Any) -> Non
     assert core.state(wide) == "INACTIVE"
 
 
+def test_a_rank_that_comes_back_is_told_everything_again(make_core: Any) -> None:
+    core = make_core(ranks=1, cores=1)
+    first = core.submit(count=3)
+    core.manager.lost(1, core.now)
+    core.turn()
+    specs = [start.specs for actions in core.actions for start in actions.starts.values()]
+    assert [list(spec) for spec in specs] == [[first], [first]]
+    assert core.started() == [first, fluid.nth(first, 1)]
+
+
 def test_kill_signals_where_tasks_are(core: Any) -> None:
     jobid = core.submit(ntasks=4, nnodes=2)
     core.report([jobid, "exit", 1.0, 0, []])
@@ -488,6 +498,19 @@ def test_cancelling_a_great_array_is_one_entry(core: Any) -> None:
         core.finish(fluid.nth(first, k), 15)
     assert core.manager.counts.results[Result.CANCELED] == 100_000
     assert core.manager.counts.active == 0
+
+
+def test_events_shared_by_many_and_a_members_own_are_in_order(core: Any) -> None:
+    first = core.submit(count=40, urgency=0)
+    one = fluid.nth(first, 20)
+    cancel(core, first, 40, kind="first", severity=1)
+    core.manager.start(False)
+    core.manager.set_urgency(one, 1, 0, core.now)
+    cancel(core, first, 40, kind="second", severity=2)
+    kinds = [context.get("type", name) for _, name, context in core.events(one)[4:]]
+    assert kinds == ["first", "urgency", "priority", "second"]
+    jobs, _ = core.manager.find(first)
+    assert jobs.ranges, "many members share one entry"
 
 
 def test_raise_all_filters_by_state_and_counts(core: Any) -> None:

@@ -72,6 +72,7 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             ntasks=st.integers(1, 5),
             nnodes=st.sampled_from([None, None, 1, 2]),
             mock=st.sampled_from([None, None, 0.0, 1.0, 20.0]),
+            wait_status=st.sampled_from([0, 256]),
             duration=st.sampled_from([0, 0, 3]),
             urgency=st.sampled_from([16, 16, 0, 5, 31]),
             exclusive=st.booleans(),
@@ -82,11 +83,14 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             ntasks: int,
             nnodes: int | None,
             mock: float | None,
+            wait_status: int,
             duration: int,
             urgency: int,
             exclusive: bool,
         ) -> None:
             how: dict[str, Any] = {"ntasks": max(ntasks, nnodes or 1), "duration": duration}
+            if mock is not None:
+                how["attributes"] = {"system.exec.test.wait_status": wait_status}
             if nnodes:
                 how |= {"nnodes": nnodes, "exclusive": exclusive}
             first = self.core.submit(count=count, mock=mock, urgency=urgency, turn=False, **how)

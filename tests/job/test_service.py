@@ -103,10 +103,10 @@ def test_more_waiters_than_jobs(world: Any, make_entry: Make) -> None:
 
 def test_a_waiter_that_goes_away_reaps_nothing(world: Any, make_entry: Make) -> None:
     ((jobid, _),) = world.submit(make_entry(), flags=4)
-    gone = world.call("job-manager.wait", {})
-    gone.close()
     by_id = world.call("job-manager.wait", {"id": jobid})
     by_id.close()
+    gone = world.call("job-manager.wait", {})
+    gone.close()
     world.finish(jobid)
     assert world.call("job-manager.wait", {}).payload["id"] == jobid
 

@@ -278,6 +278,22 @@ def test_slots_of_one_job_use_as_few_nodes_as_possible(
     assert [len(rows) for rows in result.members] == ([] if fewest is None else [fewest])
 
 
+def test_the_rest_of_a_job_goes_where_it_fits_best() -> None:
+    nodes = [
+        Node(set(range(free)), set(), frozenset(range(4)), frozenset()) for free in (4, 3, 4, 2, 3)
+    ]
+    result = run(kernels.place, nodes, Want(0, 9, 1, 0, False), 1)
+    assert [(row[0], row[1]) for row in result.members[0]] == [(0, 4), (2, 4), (3, 1)]
+
+
+def test_several_nodes_are_the_fullest_that_fit_and_empty_ones_stay_whole() -> None:
+    nodes = [
+        Node(set(range(free)), set(), frozenset(range(4)), frozenset()) for free in (4, 1, 3, 2, 3)
+    ]
+    result = run(kernels.place, nodes, Want(3, 1, 2, 0, False), 2)
+    assert [[row[0] for row in rows] for rows in result.members] == [[2, 3, 4]]
+
+
 def test_ids_beyond_one_word() -> None:
     cores = frozenset(range(130))
     gpus = frozenset({0, 70})

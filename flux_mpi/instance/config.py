@@ -43,9 +43,10 @@ def _file(path: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"v = {text}")["v"]
+        read = tomllib.loads(f"v = {text}")
     except tomllib.TOMLDecodeError:
         return text  # `--conf queue.policy=easy` without the quotes that TOML wants
+    return read["v"] if len(read) == 1 else text  # more than one line is no value
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:

@@ -64,7 +64,6 @@ def parse(words: Sequence[str]) -> StartOptions:
             break
         if not word.startswith("-") or word == "-":
             break
-        begin = at
         at += 1
         if word.startswith("--"):
             text, eq, value = word[2:].partition("=")
@@ -76,9 +75,6 @@ def parse(words: Sequence[str]) -> StartOptions:
             _apply(options, name, value)
         else:
             at = _short(options, word, words, at)
-        name_given = word.lstrip("-")
-        if not (name_given.startswith("test-s") or word.startswith("-s")):
-            options.forwarded.extend(words[begin:at])
     options.command = list(words[at:])
     return options
 
@@ -122,6 +118,9 @@ def _next(words: Sequence[str], at: int, option: str) -> tuple[str, int]:
 
 
 def _apply(options: StartOptions, name: str, value: str) -> None:
+    if name != "test-size":
+        takes = any(option == name and argument for option, _, argument, _ in TABLE)
+        options.forwarded.append(f"--{name}={value}" if takes else f"--{name}")
     if name == "verbose":
         options.verbose += 1
     elif name == "help":

@@ -216,7 +216,9 @@ class _Process:
         transport.flush()
         link.flush()
         self._finish(transport, link)
-        return self._status if transport.rank == 0 or not self._orderly else 0
+        # How the instance ended, rank 0 alone says: launchers merge the codes of all ranks, and one
+        # that was cut off from the root must not spoil that of an instance that went on without it.
+        return self._status if transport.rank == 0 else 0
 
     def _leave(self, status: int, orderly: bool) -> None:
         self._status, self._orderly = status, orderly

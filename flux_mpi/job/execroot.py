@@ -190,8 +190,6 @@ class ExecRoot:
             if where >= 0:
                 running.status = max(running.status, (128 + SIGKILL) << 8)
                 hit.append((running, where))
-        for rank in [rank for rank in self._starts if ranks >> rank & 1]:
-            del self._starts[rank]
         return hit
 
     def gone(self, running: Running) -> bool:

@@ -467,6 +467,14 @@ def test_a_mock_job_can_fail_be_cancelled_run_into_its_limit_and_lose_its_node(c
     assert not core.scheduler.allocated()
 
 
+def test_members_of_one_batch_may_end_differently(core: Any) -> None:
+    first = core.submit(count=3, mock=1, attributes={"system.exec.test.wait_status": 256})
+    cancel(core, fluid.nth(first, 1), severity=1)
+    core.run(1002.0)
+    assert core.manager.counts.results[Result.FAILED] == 2
+    assert core.manager.counts.results[Result.CANCELED] == 1
+
+
 def test_a_mock_job_that_takes_no_time_ends_in_the_next_turn(core: Any) -> None:
     jobid = core.submit(mock=0)
     assert core.state(jobid) == "RUN"
@@ -503,12 +511,13 @@ def test_cancelling_a_great_array_is_one_entry(core: Any) -> None:
 def test_events_shared_by_many_and_a_members_own_are_in_order(core: Any) -> None:
     first = core.submit(count=40, urgency=0)
     one = fluid.nth(first, 20)
-    cancel(core, first, 40, kind="first", severity=1)
     core.manager.start(False)
+    cancel(core, first, 40, kind="shared", severity=1)
+    cancel(core, one, kind="own", severity=1)
+    cancel(core, first, 40, kind="shared-too", severity=2)
     core.manager.set_urgency(one, 1, 0, core.now)
-    cancel(core, first, 40, kind="second", severity=2)
     kinds = [context.get("type", name) for _, name, context in core.events(one)[4:]]
-    assert kinds == ["first", "urgency", "priority", "second"]
+    assert kinds == ["shared", "own", "shared-too", "urgency", "priority"]
     jobs, _ = core.manager.find(first)
     assert jobs.ranges, "many members share one entry"
 

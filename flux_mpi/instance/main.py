@@ -290,6 +290,8 @@ class _Process:
             link.flush()
             return
         transport.close()
+        # Before, as MPI ends this process at once when it finds that the launcher is gone.
+        self.remove_rundir()
         watchdog = threading.Timer(FINALIZE_BOUND_S, self._give_up)
         watchdog.daemon = True
         watchdog.start()
@@ -297,5 +299,4 @@ class _Process:
         watchdog.cancel()
 
     def _give_up(self) -> None:
-        self.remove_rundir()
         os._exit(self._status)

@@ -50,7 +50,7 @@ def test_one_interrupt_is_an_orderly_end(
     start: Callable[..., Instance], wait_until: Wait, size: int
 ) -> None:
     """Running jobs get SIGTERM, then SIGKILL; the status is that of an interrupt."""
-    instance = start("--cores-per-rank=2", size=size)
+    instance = start("--cores-per-rank=2", "--conf=exec.kill-timeout=0.5", size=size)
     instance("submit", "--quiet", "sh", "-c", POLITE)
     instance("submit", "--quiet", "sh", "-c", STUBBORN)
     wait_until(spoken(instance.folder / "up"), "the polite job is up")

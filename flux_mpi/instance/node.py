@@ -23,6 +23,7 @@ from flux_mpi.overlay.transport import Transport
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor import Reactor, Timer
 from flux_mpi.resource.division import RankResources
+from flux_mpi.shell.affinity import Topology
 from flux_mpi.shell.env import scrub_job
 from flux_mpi.shell.service import ExecService
 
@@ -126,11 +127,7 @@ class Node:
             rundir=rundir,
             uri=uri,
             path=broker.attrs.get("jobid-path"),
-            topology=(
-                {core: sorted(cpus) for core, cpus in enumerate(resources.cores)}
-                if resources.binding
-                else None
-            ),
+            topology=_topology(resources),
             environ=settings.environ,
         )
         self.life = Lifecycle(self, root=broker.rank == 0, children=set(broker.children))
@@ -356,3 +353,14 @@ def _hostlist(hosts: Sequence[str]) -> str:
     from flux_mpi.formats.hostlist import Hostlist
 
     return str(Hostlist(hosts))
+
+
+def _topology(resources: RankResources) -> Topology:
+    """What the agent must know to bind tasks to this rank's cores and show them its GPUs."""
+    cpus = {core: sorted(cpus) for core, cpus in enumerate(resources.cores)}
+    amd = any(gpu.vendor == "amd" for gpu in resources.gpus)
+    return Topology(
+        cpus if resources.binding else None,
+        gpu_names=[gpu.device for gpu in resources.gpus],
+        gpu_variable="ROCR_VISIBLE_DEVICES" if amd else "CUDA_VISIBLE_DEVICES",
+    )

@@ -71,9 +71,21 @@ def divide(ids: Sequence[int], parts: int) -> list[tuple[int, ...]]:
 
 
 class Topology:
-    """Which CPUs make up the logical cores of this rank; none = cores are emulated: no binding."""
+    """Which CPUs make up the logical cores of this rank; none = cores are emulated: no binding.
 
-    def __init__(self, cpus_of_core: Mapping[int, Sequence[int]] | None = None) -> None:
+    ``gpu_names`` are its GPUs as the vendor's runtime calls them, ``gpu_variable`` the environment
+    variable in which that runtime looks for those it may use.
+    """
+
+    def __init__(
+        self,
+        cpus_of_core: Mapping[int, Sequence[int]] | None = None,
+        *,
+        gpu_names: Sequence[str] = (),
+        gpu_variable: str = "CUDA_VISIBLE_DEVICES",
+    ) -> None:
+        self.gpu_names = tuple(gpu_names)
+        self.gpu_variable = gpu_variable.encode()
         self._cpus_of_core = {k: tuple(v) for k, v in (cpus_of_core or {}).items()}
         self._cache: dict[str, tuple[int, ...] | None] = {}
 
@@ -110,11 +122,20 @@ class Topology:
         return [self.cpus(cores)] * ntasks
 
 
-def gpu_shares(mode: str, sets: Sequence[IDSet], gpus: str, ntasks: int) -> list[str]:
-    """For each of ``ntasks`` local tasks its ``CUDA_VISIBLE_DEVICES``; "-1" = none."""
+def gpu_shares(
+    mode: str, sets: Sequence[IDSet], gpus: str, ntasks: int, names: Sequence[str] = ()
+) -> list[str]:
+    """For each of ``ntasks`` local tasks the GPUs it shall see; "-1" = none.
+
+    ``names``: what the vendor's runtime calls the rank's GPU 0, 1, …; without, their numbers.
+    """
     if mode == MAP:
+        # The user's own numbers, and the user's own responsibility; the last one repeats.
         shares = [tuple(sets[min(task, len(sets) - 1)]) for task in range(ntasks)]
-    else:
-        ids = list(IDSet.parse(gpus)) if gpus else []
-        shares = divide(ids, ntasks) if mode == PER_TASK else [tuple(ids)] * ntasks
-    return [",".join(map(str, share)) or "-1" for share in shares]
+        return [",".join(map(str, share)) or "-1" for share in shares]
+    ids = list(IDSet.parse(gpus)) if gpus else []
+    shares = divide(ids, ntasks) if mode == PER_TASK else [tuple(ids)] * ntasks
+    return [
+        ",".join(names[gpu] if gpu < len(names) else str(gpu) for gpu in share) or "-1"
+        for share in shares
+    ]

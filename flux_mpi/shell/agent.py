@@ -154,6 +154,9 @@ class Agent:
                 self.events.append([jobid, "error", now, nodeid, errno.EINVAL, text])
                 return
             plan.env.update(self._common)
+            if plan.gpu_mode != affinity.OFF:
+                plan.env[self._topology.gpu_variable] = b"-1"  # no GPU that is not the job's
+                plan.env.setdefault(b"CUDA_DEVICE_ORDER", b"PCI_BUS_ID")
             self._plans[key] = plan
             del self._specs[key]
         if not plan.sent:
@@ -225,7 +228,8 @@ class Agent:
         cpus = self._topology.shares(plan.cpu_mode, plan.cpu_sets, cores, job.ntasks)
         visible: list[str] | None = None
         if plan.gpu_mode != affinity.OFF:
-            visible = affinity.gpu_shares(plan.gpu_mode, plan.gpu_sets, gpus, job.ntasks)
+            names = self._topology.gpu_names
+            visible = affinity.gpu_shares(plan.gpu_mode, plan.gpu_sets, gpus, job.ntasks, names)
         expand = self._expander(job, member.name, nnodes, size, cores, gpus)
         cwd = expand(member.cwd, 0)
         if member.stdout.label or member.stderr.label:
@@ -236,7 +240,7 @@ class Agent:
             task_delta[b"FLUX_TASK_RANK"] = b"%d" % (job.first_task + local)
             task_delta[b"FLUX_TASK_LOCAL_ID"] = b"%d" % local
             if visible is not None:
-                task_delta[b"CUDA_VISIBLE_DEVICES"] = visible[local].encode()
+                task_delta[self._topology.gpu_variable] = visible[local].encode()
             argv = [encode(expand(word, local)) for word in member.argv]
             out = self._target(plan, member.stdout, expand, local, job.nodeid)
             err = self._target(plan, member.stderr, expand, local, job.nodeid)

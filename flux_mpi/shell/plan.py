@@ -141,9 +141,6 @@ class Plan:
         self.env[b"FLUX_TASK_LOCAL_ID"] = b"0"
         self.env[b"FLUX_JOB_SIZE"] = b"%d" % size
         self.env[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
-        if self.gpu_mode != affinity.OFF:
-            self.env[b"CUDA_VISIBLE_DEVICES"] = b"-1"  # no GPU that is not the job's
-            self.env.setdefault(b"CUDA_DEVICE_ORDER", b"PCI_BUS_ID")
         self.sent = False
         """Has the supervisor been given ``env``?"""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
@@ -26,8 +26,8 @@ ERR = 3
 class ExecService:
     """Offers ``exec`` and ``rexec`` on a broker.
 
-    ``topology`` maps the rank's logical cores to CPU numbers; None = emulated cores, nothing is
-    bound. ``rundir`` is the broker's run directory: spool and jobs' temporary directories go
+    ``topology`` says what the rank's cores and GPUs are; None = emulated, nothing is bound.
+    ``rundir`` is the broker's run directory: spool and jobs' temporary directories go
     there. ``uri`` is what tasks get as ``FLUX_URI``; ``path`` this instance's ``FLUX_JOB_ID_PATH``.
     """
 
@@ -39,7 +39,7 @@ class ExecService:
         hostname: str,
         rundir: str,
         uri: str,
-        topology: Mapping[int, Sequence[int]] | None = None,
+        topology: Topology | None = None,
         path: str = "/",
         enclosing: str = "",
         environ: Mapping[str, str] | None = None,
@@ -55,7 +55,7 @@ class ExecService:
             hostname=hostname,
             next_tid=link.next_tid,
             store=self.store,
-            topology=Topology(topology),
+            topology=topology,
             uri=uri,
             path=path,
             scratch=Scratch(rundir) if rundir else None,

@@ -82,3 +82,10 @@ def test_gpus() -> None:
     assert gpu_shares(affinity.PER_TASK, (), "0-3", 2) == ["0,1", "2,3"]
     assert gpu_shares(affinity.ON, (), "", 1) == ["-1"]
     assert gpu_shares(affinity.MAP, (IDSet([1]),), "0-1", 2) == ["1", "1"]
+
+
+def test_gpus_are_shown_by_the_names_their_runtime_knows() -> None:
+    names = ["2", "GPU-77", "MIG-1"]
+    assert gpu_shares(affinity.ON, (), "0,2", 1, names) == ["2,MIG-1"]
+    assert gpu_shares(affinity.PER_TASK, (), "0-1", 2, names) == ["2", "GPU-77"]
+    assert gpu_shares(affinity.MAP, (IDSet([1]),), "0", 1, names) == ["1"]

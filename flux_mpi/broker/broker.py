@@ -343,11 +343,15 @@ class Broker:
                 handler(message, peer)
 
     def farewell(self, peer: int) -> None:
-        """A neighbour left in good order: it answers nothing any more, and nothing is wrong."""
-        self.transport.drop(peer)
+        """A neighbour leaves in good order: it answers nothing any more, and nothing is wrong.
+
+        It is told, by the last message that it gets, so that none is on the way when it has ended.
+        """
         self.children.discard(peer)
         self._decoders.pop(peer, None)
         self.router.peer_gone(peer, "has left")
+        self.send_control(peer, "farewell")
+        self.transport.release(peer)
 
     def _peer_lost(self, peer: int, why: str) -> None:
         self.children.discard(peer)

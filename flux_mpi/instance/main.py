@@ -295,7 +295,12 @@ class _Process:
         watchdog = threading.Timer(FINALIZE_BOUND_S, self._give_up)
         watchdog.daemon = True
         watchdog.start()
-        self.mpi.Finalize()
+        try:
+            self.mpi.Finalize()
+        except self.mpi.Exception:
+            # MPICH will not when a message was left unreceived, as by a peer that was lost.
+            link.finalize_for_us()
+            link.flush()
         watchdog.cancel()
 
     def _give_up(self) -> None:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from flux_mpi.shell.link import Link, Process
 
 SIGTERM, SIGKILL, SIGHUP = 15, 9, 1
-DRAIN_BOUND_S = 3.0
-"""How long a broker that leaves waits until its last words have gone out."""
+PART_BOUND_S = 3.0
+"""How long a broker that leaves waits until its parent has heard so and all is sent."""
 
 
 class Settings:
@@ -101,6 +101,7 @@ class Node:
         self._program: Process | None = None
         self._programs_started = False
         self._said_bye = False
+        self._parted = False
         self._leaving: tuple[int, bool] | None = None
         self.broker = broker = Broker(
             reactor, transport, tree, uid=uid, frame_limit=settings.frame_limit
@@ -136,6 +137,7 @@ class Node:
         broker.on_peer_lost.append(self._peer_lost)
         broker.control("shutdown", lambda message, peer: self.life.shutdown())
         broker.control("bye", self._bye)
+        broker.control("farewell", self._farewell)
 
     def open(self) -> None:
         """Begin: link up with the neighbours and announce what this rank has.
@@ -233,6 +235,7 @@ class Node:
 
     def _peer_lost(self, peer: int, why: str) -> None:
         if peer == self.broker.parent:
+            self._parted = True
             if not self._said_bye:
                 self.broker.log(ERR, "overlay", f"lost the parent, rank {peer}: {why}")
                 self.life.parent_lost()
@@ -250,6 +253,12 @@ class Node:
         if peer in self.broker.children:
             self.broker.farewell(peer)
             self.life.child_gone(peer)
+
+    def _farewell(self, message: Message, peer: int) -> None:
+        if peer == self.broker.parent:
+            # Not another word to it, not even of what was taken in: it may be gone by then.
+            self.broker.transport.drop(peer)
+            self._parted = True
 
     # -- the world of the lifecycle -------------------------------------------------------------
 
@@ -329,17 +338,19 @@ class Node:
     def leave(self, status: int, orderly: bool) -> None:
         """All below have left: say so to the parent, and go."""
         self._said_bye = True
-        if self.broker.parent is not None:
+        if self.broker.parent is None:
+            self._parted = True
+        else:
             self.broker.send_control(self.broker.parent, "bye")
         self.link.shutdown(self.settings.kill_grace_s if orderly else 0.0)
-        # What was just said must have gone out: that is known after the transport's own hook.
+        # What was said must have gone out: that is known after the transport's own hook.
         self._leaving = (status, orderly)
-        self.reactor.at_turn_end(self._leave_when_drained)
-        self.reactor.call_later(DRAIN_BOUND_S, self._leave_now)
+        self.reactor.at_turn_end(self._leave_when_parted)
+        self.reactor.call_later(PART_BOUND_S, self._leave_now)
         self.reactor.call_soon(lambda: None)
 
-    def _leave_when_drained(self) -> None:
-        if self.broker.transport.drained():
+    def _leave_when_parted(self) -> None:
+        if self._parted and self.broker.transport.drained():
             self._leave_now()
 
     def _leave_now(self) -> None:

@@ -63,7 +63,7 @@ _BOOT_PAUSE_S = 0.0005
 class _Link:
     __slots__ = (
         "peer", "queue", "queued", "credits", "taken", "bell", "incoming", "rung", "announced",
-        "muted", "ended", "heard", "spoke", "sent_bytes", "received_bytes", "sent_buffers",
+        "muted", "ended", "last", "heard", "spoke", "sent_bytes", "received_bytes", "sent_buffers",
         "received_buffers", "stalls",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class _Link:
         self.peer = peer
         self.muted = False  # a ring did not fit: the peer has yet to hear of our latest
         self.ended: float | None = None  # its process is gone: until when to wait for its last
+        self.last = False  # what is queued is the last that it is sent
         self.heard = self.spoke = now
         self.queue: deque[bytes | memoryview] = deque()
         self.queued = 0
@@ -322,7 +323,7 @@ class MPITransport(Transport):
                 link.heard = now
             elif now - link.heard >= self._lost_after_s:
                 self._lose(link, f"it was not heard for {now - link.heard:.0f} s")
-            elif now - link.spoke >= self._beat_s / 2:
+            elif now - link.spoke >= self._beat_s / 2 and not link.last:
                 self._isend(link, b"")
         self.reactor.call_later(self._beat_s, self._beat)
 
@@ -432,6 +433,8 @@ class MPITransport(Transport):
             sent = True
         if sent:
             self._ring(link)
+        if link.last and not link.queue:
+            self.drop(link.peer)
 
     def _cut(self, link: _Link) -> bytes:
         """The next buffer's worth of the link's queue."""
@@ -476,6 +479,12 @@ class MPITransport(Transport):
             peer in self._links for _, peer in self._unfinished
         )
 
+    def release(self, peer: int) -> None:
+        link = self._links.get(peer)
+        if link is not None:
+            link.last = True
+            self._dirty.add(peer)
+
     def describe(self, peer: int) -> dict[str, object]:
         link = self._links.get(peer)
         if link is None:
@@ -517,3 +526,23 @@ class MPITransport(Transport):
             self._listener = None
         self._closed = True
         self.reactor.set_polled(None)
+        self.discard()
+
+    def discard(self) -> int:
+        """Take in what has come on closed links and throw it away; returns how many buffers.
+
+        MPICH refuses to finalize while a message lies unreceived.
+        """
+        count = empty = 0
+        while empty < EMPTY_PROBES:
+            message = self.comm.Improbe(MPI.ANY_SOURCE, self.tag, self._status)
+            if message is None:
+                empty += 1
+                continue
+            empty = 0
+            count += 1
+            buffer = bytearray(self._status.Get_count(MPI.BYTE))
+            request = message.Irecv([buffer, MPI.BYTE])
+            if not request.Test():
+                self._unfinished.append((request, -1))
+        return count

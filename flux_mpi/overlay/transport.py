@@ -52,6 +52,11 @@ class Transport(ABC):
     def drop(self, peer: int) -> None:
         """Forget the link to ``peer``: nothing more is sent to it or taken from it."""
 
+    def release(self, peer: int) -> None:
+        """Send ``peer`` what is queued for it, nothing after that, and then forget the link."""
+        self.flush()
+        self.drop(peer)
+
     @abstractmethod
     def close(self) -> None:
         """Close every link. Idempotent."""

@@ -73,7 +73,21 @@ def find_mpiexec() -> str | None:
 
 def mpiexec_command(mpiexec: str, size: int, words: list[str]) -> list[str]:
     """The command that starts ``size`` ranks of ``flux-mpi start WORDS`` on this machine."""
-    return [mpiexec, "-n", str(size), sys.executable, "-m", "flux_mpi", "start", *words]
+    # Open MPI's ends all ranks when one is killed, unless told that the others can go on.
+    going_on = ["--continuous"] if is_open_mpi(mpiexec) else []
+    ranks = ["-n", str(size), sys.executable, "-m", "flux_mpi", "start", *words]
+    return [mpiexec, *going_on, *ranks]
+
+
+def is_open_mpi(mpiexec: str) -> bool:
+    """Whether ``mpiexec`` is Open MPI's: by its name, or else by what lies beside it."""
+    real = os.path.realpath(mpiexec)
+    name = os.path.basename(real)
+    if "openmpi" in name or "prterun" in name or "orterun" in name:
+        return True
+    if "hydra" in name or "mpich" in name:
+        return False
+    return os.path.exists(os.path.join(os.path.dirname(real), "ompi_info"))
 
 
 def singleton_trap(launch: Launch, mpi_size: int) -> str | None:

@@ -242,17 +242,25 @@ class Node:
             return
         if self.life.level not in (SHUTDOWN, LEFT):
             self.broker.log(ERR, "overlay", f"lost rank {peer}: {why}")
-        if self.broker.rank == 0:
-            assert self.root is not None
+        self._child_gone(peer, why)
+
+    def _bye(self, message: Message, peer: int) -> None:
+        if peer not in self.broker.children:
+            return
+        self.broker.farewell(peer)
+        if self.life.level in (SHUTDOWN, LEFT):
+            self.life.child_gone(peer)
+        else:
+            # Nobody asked it to. What ran there and below is as gone as after a crash.
+            self.broker.log(ERR, "overlay", f"rank {peer} has left")
+            self._child_gone(peer, "it has left")
+
+    def _child_gone(self, peer: int, why: str) -> None:
+        if self.root is not None:
             self.root.link_lost(peer, why)
         else:
             self.broker.send("instance.lost", {"rank": peer, "why": why}, rank=0)
         self.life.child_gone(peer)
-
-    def _bye(self, message: Message, peer: int) -> None:
-        if peer in self.broker.children:
-            self.broker.farewell(peer)
-            self.life.child_gone(peer)
 
     def _farewell(self, message: Message, peer: int) -> None:
         if peer == self.broker.parent:

@@ -130,9 +130,14 @@ class Supervisor:
     def _exit_code(self) -> int:
         if self._given_up:
             return 128 + self._given_up
+        env = self._env
         answered = self._stand_in is not None and self._stand_in.acknowledged
-        if self._broker_killed and answered and self._env.get("PMI_RANK", "0") != "0":
-            # The instance went on without this rank and has ended. How, its rank 0 says: launchers
+        if self._broker_killed and (
+            (answered and env.get("PMI_RANK", "0") != "0")
+            # Open MPI's launcher sees by itself that a rank did not finalize.
+            or env.get("OMPI_COMM_WORLD_RANK", "0") != "0"
+        ):
+            # The instance goes on without this rank, or has ended. How, its rank 0 says: launchers
             # merge the codes of all ranks, and 128 + 9 from here would spoil that one.
             return 0
         return self._broker_code if self._broker_code is not None else 1

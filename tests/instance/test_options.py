@@ -233,6 +233,28 @@ def test_the_mpiexec_beside_this_python_comes_first(tmp_path, monkeypatch):
     assert launcher.find_mpiexec() is None
 
 
+@pytest.mark.parametrize(
+    ("name", "beside", "open_mpi"),
+    [
+        ("mpiexec", [], False),
+        ("mpiexec", ["ompi_info"], True),
+        ("mpiexec.hydra", ["ompi_info"], False),
+        ("mpiexec.openmpi", [], True),
+        ("prterun", [], True),
+    ],
+)
+def test_open_mpi_is_known_and_told_to_go_on_without_a_killed_rank(
+    tmp_path, name, beside, open_mpi
+):
+    for file in (name, *beside):
+        (tmp_path / file).touch()
+    link = tmp_path / "bin" / "mpiexec"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / name)
+    assert launcher.is_open_mpi(str(link)) is open_mpi
+    assert ("--continuous" in launcher.mpiexec_command(str(link), 3, [])) is open_mpi
+
+
 def test_the_command_of_a_test_instance_starts_this_very_package():
     command = launcher.mpiexec_command("/x/mpiexec", 3, ["-v", "--", "true"])
     assert command[:3] == ["/x/mpiexec", "-n", "3"]

@@ -34,8 +34,9 @@ RESET_SIGNALS = [
 ]
 """What a task gets back in its default disposition: Python and the supervisor changed some."""
 
-LATE_LIMITS = frozenset(("as", "data", "nofile"))
-"""Limits that would hit the supervisor during the spawn: set on the task just after it."""
+LATE_LIMITS = {"as": (b"v", 1024), "data": (b"d", 1024), "nofile": (b"n", 1)}
+"""Limits that would hit the supervisor during the spawn, and the shell's options and units for
+them: a shell sets them and becomes the task."""
 
 
 class SpawnError(Exception):
@@ -124,9 +125,9 @@ class System:
             cpus = None
         if cpus != self._cpus:
             self._bind(cpus)
+        if limits and not limits.keys().isdisjoint(LATE_LIMITS):
+            path, argv = self._behind_a_shell(path, argv, limits)
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
-        if self._raised_from is not None:
-            limits = {"nofile": self._raised_from, **(limits or {})}
         old = self._lower_limits(limits) if limits else None
         try:
             pid = self._spawn(path, argv, env, actions)
@@ -137,8 +138,8 @@ class System:
         finally:
             if old:
                 self._restore_limits(old)
-        if limits:
-            self._late_limits(pid, limits)
+        if self._raised_from is not None and "nofile" not in (limits or {}):
+            self._lower_again(pid, self._raised_from)
         return pid
 
     @staticmethod
@@ -248,19 +249,34 @@ class System:
             resource.setrlimit(which, pair)
 
     @staticmethod
-    def _late_limits(pid: int, limits: Mapping[str, int]) -> None:
+    def _behind_a_shell(
+        path: bytes, argv: list[bytes], limits: Mapping[str, int]
+    ) -> tuple[bytes, list[bytes]]:
+        """The command that sets ``LATE_LIMITS`` and then becomes ``argv``. Raises SpawnError."""
+        if not os.access(path, os.X_OK):
+            # The shell would say so with a message of its own.
+            errnum = errno.EACCES if os.path.exists(path) else errno.ENOENT
+            raise SpawnError(errnum, decode(argv[0]))
+        script = b""
+        for name, (option, unit) in LATE_LIMITS.items():
+            if name in limits:
+                value = b"unlimited" if limits[name] < 0 else b"%d" % (limits[name] // unit)
+                script += b"ulimit -S -%s %s; " % (option, value)
+        return b"/bin/sh", [b"sh", b"-c", script + b'exec "$@"', b"sh", path, *argv[1:]]
+
+    @staticmethod
+    def _lower_again(pid: int, soft: int) -> None:
+        """We raised our limit of open files for ourselves only; the task gets what it was.
+
+        Just after the spawn: lowered before it, the descriptors we hold would make it fail.
+        """
         import resource
 
-        for name in LATE_LIMITS.intersection(limits):
-            which = getattr(resource, f"RLIMIT_{name.upper()}")
-            try:
-                _, hard = resource.prlimit(pid, which)
-                value = limits[name]
-                if hard != resource.RLIM_INFINITY and (value < 0 or value > hard):
-                    value = hard
-                resource.prlimit(pid, which, (value, hard))
-            except (OSError, ValueError):
-                continue  # it has ended already, or may not be limited: not worth its life
+        try:
+            hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        except (OSError, ValueError):
+            return  # it has ended already
 
     # -- descriptors ----------------------------------------------------------------------------
 

@@ -55,6 +55,9 @@ DIAL_BOUND_S = 10
 EMPTY_PROBES = 3
 """Consecutive empty probes before sleeping: fewer leave messages behind a bell already heard."""
 
+# MPICH has no such errors: there the names stand for ERR_UNKNOWN.
+_DEATHS = frozenset((MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)) - {MPI.ERR_UNKNOWN}
+
 # Why a polling loop with a pause: at start-up there is no bell yet, a blocking collective would
 # burn the cores that late ranks need to start, and MPI offers no third way.
 _BOOT_PAUSE_S = 0.0005
@@ -343,13 +346,13 @@ class MPITransport(Transport):
 
     def _receive(self) -> int:
         """Take in what has arrived; returns how many buffers."""
-        comm, status, tag = self.comm, self._status, self.tag
+        status = self._status
         count = empty = 0
         if self._receiving:
             for link in list(self._links.values()):
                 self._complete(link)
         while empty < EMPTY_PROBES and not self._closed:
-            message = comm.Improbe(MPI.ANY_SOURCE, tag, status)
+            message = self._probe()
             if message is None:
                 empty += 1
                 continue
@@ -363,7 +366,7 @@ class MPITransport(Transport):
                 self._unfinished.append((request, -1))
                 continue
             sender.heard = self.reactor.monotonic()
-            if not sender.incoming and request.Test():
+            if not sender.incoming and self._test(request):
                 self._take(sender, buffer)
             else:
                 sender.incoming.append((request, buffer))
@@ -374,9 +377,14 @@ class MPITransport(Transport):
         return count
 
     def _complete(self, link: _Link) -> None:
-        while link.incoming and link.incoming[0][0].Test():
+        while link.incoming:
+            done = self._test(link.incoming[0][0])
+            if done is False:
+                return
             self._receiving -= 1
-            self._take(link, link.incoming.popleft()[1])
+            _, buffer = link.incoming.popleft()
+            if done:
+                self._take(link, buffer)
 
     def _take(self, link: _Link, buffer: bytearray) -> None:
         (returned,) = HEADER.unpack_from(buffer)
@@ -454,18 +462,50 @@ class MPITransport(Transport):
     def _isend(self, link: _Link, part: bytes) -> None:
         buffer = HEADER.pack(link.taken) + part
         link.taken = 0
-        request = self.comm.Isend([buffer, MPI.BYTE], link.peer, self.tag)
+        try:
+            request = self.comm.Isend([buffer, MPI.BYTE], link.peer, self.tag)
+        except MPI.Exception as error:
+            self._go_on(error)
+            return  # to someone who has died: its link will be lost as well
         link.sent_buffers += 1
         link.sent_bytes += len(part)
         link.spoke = self.reactor.monotonic()
-        if not request.Test():
+        if not self._over(request):
             self._unfinished.append((request, link.peer))
 
     def _reap(self) -> None:
         for _ in range(len(self._unfinished)):
             request, peer = self._unfinished.popleft()
-            if not request.Test():
+            if not self._over(request):
                 self._unfinished.append((request, peer))
+
+    # -- MPI that tells of deaths -----------------------------------------------------------------
+
+    # Open MPI under ``mpiexec --with-ft ulfm`` fails calls that a dead rank may concern. Bells and
+    # silence tell us of deaths, as with any MPI; here it only matters to go on.
+
+    def _probe(self) -> MPI.Message | None:
+        try:
+            return self.comm.Improbe(MPI.ANY_SOURCE, self.tag, self._status)
+        except MPI.Exception as error:
+            self._go_on(error)
+            return None
+
+    def _test(self, request: MPI.Request) -> bool | None:
+        """Whether a request is done; None: it never will be."""
+        try:
+            return bool(request.Test())
+        except MPI.Exception as error:
+            self._go_on(error)
+            return False if error.Get_error_class() == MPI.ERR_PROC_FAILED_PENDING else None
+
+    def _over(self, request: MPI.Request) -> bool:
+        return self._test(request) is not False
+
+    def _go_on(self, error: MPI.Exception) -> None:
+        if error.Get_error_class() not in _DEATHS:
+            raise error
+        self.comm.Ack_failed(self.comm.Get_failed().Get_size())
 
     # -- the rest -------------------------------------------------------------------------------
 
@@ -535,7 +575,7 @@ class MPITransport(Transport):
         """
         count = empty = 0
         while empty < EMPTY_PROBES:
-            message = self.comm.Improbe(MPI.ANY_SOURCE, self.tag, self._status)
+            message = self._probe()
             if message is None:
                 empty += 1
                 continue
@@ -543,6 +583,6 @@ class MPITransport(Transport):
             count += 1
             buffer = bytearray(self._status.Get_count(MPI.BYTE))
             request = message.Irecv([buffer, MPI.BYTE])
-            if not request.Test():
+            if not self._over(request):
                 self._unfinished.append((request, -1))
         return count

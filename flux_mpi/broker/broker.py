@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -235,6 +234,8 @@ class Broker:
             self.ring.append((self.reactor.now(), level, component, self.rank, text))
 
     def _callback_failed(self, error: BaseException) -> None:
+        import traceback  # half a megabyte that a healthy broker never needs
+
         trace = "".join(traceback.format_exception(error)).strip()
         self.log(ERR, "broker", f"a callback failed: {trace}")
 

@@ -6,10 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+
+def _tomllib() -> Any:
+    """The TOML reader; loaded by who is given configuration, not by every rank that is not."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib
 
 
 class ConfigError(ValueError):
@@ -32,6 +36,7 @@ def load(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _file(path: str) -> dict[str, Any]:
+    tomllib = _tomllib()
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
@@ -42,6 +47,7 @@ def _file(path: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    tomllib = _tomllib()
     try:
         read = tomllib.loads(f"v = {text}")
     except tomllib.TOMLDecodeError:

@@ -6,7 +6,6 @@ Standard library only: supervisors read it before anything else is loaded.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 
 TYPE_CHECKING = False
@@ -68,6 +67,8 @@ def find_mpiexec() -> str | None:
     beside = os.path.join(os.path.dirname(sys.executable), "mpiexec")
     if os.access(beside, os.X_OK):
         return beside
+    import shutil  # only who launches needs it; every rank loads this module
+
     return shutil.which("mpiexec")
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 import threading
 from typing import Any
 
@@ -27,7 +25,7 @@ from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor.epoll import EpollReactor
 from flux_mpi.resource.discovery import discover
 from flux_mpi.resource.division import RankResources, claim, divide
-from flux_mpi.resource.inventory import ResourceError
+from flux_mpi.shell import rundir
 from flux_mpi.shell.link import Link
 
 SOCKET_PATH_LIMIT = 100
@@ -56,7 +54,7 @@ def main() -> int:
     except RankError as error:
         _say(f"rank {launch.rank}: {error}")
         return 1
-    except (UsageError, StartError, FluxError, ResourceError, configuration.ConfigError) as error:
+    except (UsageError, StartError, FluxError, configuration.ConfigError) as error:
         # What is wrong on one rank mostly is on all: say it once.
         if launch.rank == 0:
             _say(str(error))
@@ -122,10 +120,11 @@ def _fanout(attributes: dict[str, str], default: int) -> int:
 def _own_environment() -> dict[str, str]:
     """The environment for programs: ours, with ``flux-mpi`` to be found on PATH."""
     environ = dict(os.environ)
-    if shutil.which("flux-mpi") is None:
+    path = environ.get("PATH", os.defpath)
+    if not any(os.access(os.path.join(it, "flux-mpi"), os.X_OK) for it in path.split(os.pathsep)):
         # Last, so that nothing the user has on PATH changes its meaning.
         beside = os.path.dirname(sys.executable)
-        environ["PATH"] = f"{environ.get('PATH', os.defpath)}:{beside}"
+        environ["PATH"] = f"{path}{os.pathsep}{beside}"
     return environ
 
 
@@ -146,7 +145,7 @@ def _make_rundir(settings: Settings) -> str:
             raise RankError(f"rundir: {base} is too long for a socket's path")
         base = "/tmp"
     try:
-        return tempfile.mkdtemp(prefix="flux-mpi-", dir=base)
+        return rundir.make(base)
     except OSError as error:
         raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
 
@@ -229,7 +228,7 @@ class _Process:
     def remove_rundir(self) -> None:
         """Remove this broker's directory. Idempotent."""
         if self.rundir:
-            shutil.rmtree(self.rundir, ignore_errors=True)
+            rundir.remove(self.rundir)
 
     def _connect(self, comm: Any) -> tuple[Transport, RankResources]:
         topology = discover()

@@ -14,8 +14,9 @@ from flux_mpi.instance.lifecycle import signal_name
 from flux_mpi.job.service import JobService
 from flux_mpi.job.states import State
 from flux_mpi.kvs.service import KvsService
-from flux_mpi.message.errors import ServiceError
-from flux_mpi.resource.config import parse_config
+from flux_mpi.message.errors import FluxError, ServiceError
+from flux_mpi.resource.config import ResourceConfig, parse_config
+from flux_mpi.resource.inventory import ResourceError
 from flux_mpi.resource.service import ResourceService
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Root:
             broker,
             node.hosts,
             self,
-            config=parse_config(settings.config.get("resource"), node.hosts),
+            config=_resource_config(settings.config, node.hosts),
             allocated=self.jobs.allocated,
             keeper=self.kvs,
             define_after=settings.join_timeout_s,
@@ -132,3 +133,11 @@ class Root:
     def stop_jobs(self, now: bool) -> None:
         """End all jobs; the lifecycle is told when none is left."""
         self.jobs.stop(now, self.node.life.jobs_ended)
+
+
+def _resource_config(config: dict[str, Any], hosts: list[str]) -> ResourceConfig:
+    """The ``[resource]`` table; raises FluxError, as all that keeps an instance from starting."""
+    try:
+        return parse_config(config.get("resource"), hosts)
+    except ResourceError as error:
+        raise FluxError(error.errnum, str(error)) from None

@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 
+from flux_mpi.shell import rundir
 from flux_mpi.shell.spawner import GRACE_S, Spawner
 from flux_mpi.shell.standin import ACK_BOUND_S, StandIn
 from flux_mpi.shell.system import System
@@ -331,7 +332,7 @@ class Supervisor:
             self._receive_rest()
             self._hang_up()
         if self._run_directory is not None:
-            _remove_tree(self._run_directory)
+            rundir.remove(self._run_directory)
         if (by_signal or self._stand_in_wanted) and not self._given_up:
             self._stand_in = StandIn.from_environment(self._env)
             if self._stand_in is not None and not self._stand_in.over:
@@ -460,21 +461,3 @@ def _keep_to_ourselves() -> None:
                 os.set_inheritable(fd, False)
             except OSError:
                 continue  # the one that listed the directory
-
-
-def _remove_tree(path: str) -> None:
-    """Remove a directory and all in it; never follows a symbolic link, never fails."""
-    for folder, folders, files in os.walk(path, topdown=False):
-        for name in files:
-            _quietly(os.unlink, os.path.join(folder, name))
-        for name in folders:
-            inner = os.path.join(folder, name)
-            _quietly(os.unlink if os.path.islink(inner) else os.rmdir, inner)
-    _quietly(os.rmdir, path)
-
-
-def _quietly(action: Callable[[str], None], path: str) -> None:
-    try:
-        action(path)
-    except OSError:
-        return

@@ -586,6 +586,7 @@ def test_the_supervisor_loads_little() -> None:
     assert ours <= {
         "flux_mpi",
         "flux_mpi.shell",
+        "flux_mpi.shell.rundir",
         "flux_mpi.shell.supervisor",
         "flux_mpi.shell.spawner",
         "flux_mpi.shell.standin",

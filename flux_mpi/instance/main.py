@@ -30,7 +30,8 @@ from flux_mpi.shell.link import Link
 
 SOCKET_PATH_LIMIT = 100
 """Longest usable socket path: the kernel's 107 bytes, less what our names may still grow."""
-MPICH_SEGMENT = "/dev/shm/mpich_shm_"
+MPICH_SEGMENTS = "/dev/shm/mpich_shm_"
+OPENMPI_SEGMENTS = "/dev/shm/sm_segment."
 FINALIZE_BOUND_S = 5.0
 """``MPI_Finalize`` waits for every rank; one that died unseen must not keep us."""
 
@@ -150,18 +151,15 @@ def _make_rundir(settings: Settings) -> str:
         raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
 
 
-def _unlink_mpich_segments() -> None:
-    """Remove the name of MPICH's shared memory, which every rank of the node has mapped by now.
-
-    MPICH does it when the last rank finalizes; where one was killed the file would stay for good.
-    """
+def _unlink_mapped(prefix: str) -> None:
+    """Remove the files that this process has mapped and whose path starts with ``prefix``."""
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            paths = {line.split(None, 5)[5].strip() for line in maps if MPICH_SEGMENT in line}
+            paths = {line.split(None, 5)[5].strip() for line in maps if prefix in line}
     except OSError:
         return
     for path in paths:
-        if path.startswith(MPICH_SEGMENT):
+        if path.startswith(prefix):
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
@@ -248,7 +246,9 @@ class _Process:
             timeout_s=self.settings.join_timeout_s,
             lost_after_s=configuration.get(self.settings.config, "overlay.timeout", 60.0),
         )
-        _unlink_mpich_segments()
+        # MPICH removes the name when the last rank finalizes; where one is killed it would stay for
+        # good. Every rank of the node has mapped it by now.
+        _unlink_mapped(MPICH_SEGMENTS)
         here = [rank for rank, host in enumerate(transport.hosts) if host == topology.hostname]
         resources = divide(
             topology,
@@ -283,6 +283,9 @@ class _Process:
     def _finish(self, transport: Transport, link: Link) -> None:
         if self.mpi is None:
             return
+        # Open MPI's are mapped when first used, so not before. Its launcher removes them, if it is
+        # not what was killed.
+        _unlink_mapped(OPENMPI_SEGMENTS)
         if not self._orderly:
             # Someone is missing: MPI_Finalize would wait for them for ever.
             link.finalize_for_us()

@@ -120,12 +120,15 @@ class Instance:
         self.shm: set[str] = set()
         self.stderr_path = folder / "instance.err"
         self.stdout_path = folder / "instance.out"
+        # Not its standard input: not every mpiexec forwards the end of that.
+        os.mkfifo(folder / "hold")
+        self._hold: int | None = os.open(folder / "hold", os.O_RDWR | os.O_CLOEXEC)
         with self.stderr_path.open("wb") as err, self.stdout_path.open("wb") as out:
             self.process = subprocess.Popen(
                 command,
                 env=env,
                 cwd=folder,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -291,13 +294,17 @@ class Instance:
             left = "\n".join(map(describe, processes(self.token)))
             pytest.fail(f"still running after {limit_s:g} s:\n{left}\n{self.stderr}")
 
-    def stop(self) -> int:
-        """End the initial program (it waits for the end of its input), and so the instance."""
-        self.note_shared_memory()
+    def let_go(self) -> None:
+        """Let the initial program end."""
         self.close_handle()
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
+
+    def stop(self) -> int:
+        """End the initial program, and so the instance; returns its exit status."""
+        self.note_shared_memory()
+        self.let_go()
         return self.wait()
 
     def leftovers(self) -> list[str]:
@@ -317,7 +324,7 @@ class Instance:
 
     def kill(self) -> None:
         """Whatever happened: nothing of ours may outlive the test."""
-        self.close_handle()
+        self.let_go()
         deadline = time.monotonic() + 10
         while (pids := processes(self.token)) and time.monotonic() < deadline:
             for pid in pids:
@@ -327,16 +334,17 @@ class Instance:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
         for path in self.shm:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
 
-KEEP_ALIVE = ("sh", "-c", 'echo "$FLUX_URI" > uri.new; mv uri.new uri; exec cat > /dev/null')
-"""An initial program that tells its instance's URI and ends with its standard input."""
+KEEP_ALIVE = (
+    "sh",
+    "-c",
+    'exec 3< hold; echo $$ > pid; echo "$FLUX_URI" > uri.new; mv uri.new uri; exec cat <&3',
+)
+"""An initial program that tells its instance's URI and ends when nobody holds it any more."""
 
 
 def launch(
@@ -354,7 +362,9 @@ def launch(
     """
     token = uuid.uuid4().hex
     tmp = Path(tempfile.mkdtemp(prefix="fx", dir="/tmp"))  # short: it holds sockets
-    launcher = [program("mpiexec"), "-n", str(size)] if size else []
+    # Open MPI's ends all ranks when one has died, unless it is told not to.
+    options_of_mpiexec = ["--continuous"] if size and open_mpi() else []
+    launcher = [program("mpiexec"), *options_of_mpiexec, "-n", str(size)] if size else []
     words = [*launcher, program("flux-mpi"), "start", *options, *command]
     if limits:
         words = ["/bin/sh", "-c", f'{limits}; exec "$@"', "sh", *words]

@@ -47,7 +47,7 @@ def spoken(path: Path) -> Callable[[], str]:
 
 @pytest.mark.parametrize("size", [0, 2])
 def test_one_interrupt_is_an_orderly_end(
-    start: Callable[..., Instance], wait_until: Wait, size: int
+    start: Callable[..., Instance], wait_until: Wait, size: int, on_open_mpi: bool
 ) -> None:
     """Running jobs get SIGTERM, then SIGKILL; the status is that of an interrupt."""
     instance = start("--cores-per-rank=2", "--conf=exec.kill-timeout=0.5", size=size)
@@ -58,15 +58,18 @@ def test_one_interrupt_is_an_orderly_end(
     instance.note_shared_memory()
     instance.close_handle()
     instance.interrupt()
-    assert instance.wait() == 130
+    # Open MPI's mpiexec says 1 whatever its ranks say when it was interrupted.
+    assert instance.wait() == (1 if size and on_open_mpi else 130)
     assert (instance.folder / "polite").read_text() == "ended\n"
     assert gone(stubborn)
 
 
 @pytest.mark.parametrize("size", [0, 2])
 def test_two_interrupts_are_the_end_at_once(
-    start: Callable[..., Instance], wait_until: Wait, size: int
+    start: Callable[..., Instance], wait_until: Wait, size: int, on_open_mpi: bool
 ) -> None:
+    if size and on_open_mpi:
+        pytest.skip("one is enough for Open MPI's mpiexec, which then kills its ranks")
     instance = start("--cores-per-rank=2", "--conf=exec.kill-timeout=600.0",
                      "--conf=broker.cleanup-timeout=600.0", size=size)  # fmt: skip
     instance("submit", "--quiet", "sh", "-c", STUBBORN)
@@ -102,8 +105,7 @@ def test_a_terminal_hangs_up(start: Callable[..., Instance]) -> None:
 def test_an_initial_program_that_is_killed_ends_the_instance(
     start: Callable[..., Instance],
 ) -> None:
-    command = ("sh", "-c", 'echo $$ > pid; echo "$FLUX_URI" > u; mv u uri; exec cat > /dev/null')
-    instance = start("--cores-per-rank=1", size=2, command=command)
+    instance = start("--cores-per-rank=1", size=2)
     instance("submit", "--quiet", "--wait-event=start", "sleep", "100")
     instance.note_shared_memory()
     os.kill(int((instance.folder / "pid").read_text()), signal.SIGKILL)
@@ -278,9 +280,7 @@ def test_a_killed_supervisor(start: Callable[..., Instance]) -> None:
     except subprocess.TimeoutExpired:
         pytest.fail("nobody told the client")
     if instance.process.poll() is None:
-        instance.close_handle()
-        assert instance.process.stdin is not None
-        instance.process.stdin.close()
+        instance.let_go()
     instance.wait()
 
 

@@ -40,7 +40,14 @@ CHUNK = 64 * 1024
 LINGER_S = 1.0
 """How long the output of a task that has exited may pause before its group is ended."""
 FRESH_S = 0.003
-"""How long a new task runs before its output is watched."""
+"""How long a new task runs before its output is watched and its start told without its end; this
+for each task that runs beside it, but never more than ``FRESH_MOST_S``."""
+FRESH_MOST_S = 0.03
+HOLD_S = 0.002
+"""How long the end of a short task may wait for others, so that one message tells of all..."""
+HOLD_TASKS = 2
+"""...while at least so many other short tasks run."""
+_PATIENT = frozenset(("started", "exited"))
 GRACE_S = 2.0
 """Between TERM and KILL for what tasks leave behind."""
 SWEEP_S = 0.5
@@ -113,6 +120,7 @@ class Spawner:
         self._by_pid: dict[int, Task] = {}
         self._by_fd: dict[int, Task] = {}
         self._fresh: deque[tuple[float, Task]] = deque()
+        self._held_since: float | None = None
         self._draining: dict[int, Task] = {}
         self._jobs: dict[bytes, int] = {}
         self._leftover: dict[int, float] = {}  # process groups that got TERM, and when KILL is due
@@ -154,7 +162,19 @@ class Spawner:
 
         What starts now most likely ends within ``FRESH_S``: both are then reported at once.
         """
-        return not self._fresh or any(entry[0] != "started" for entry in self.reports)
+        if not self._fresh or any(entry[0] not in _PATIENT for entry in self.reports):
+            return True
+        if self._held_since is None:
+            return False  # nothing but starts
+        # While others run, nobody waits for this end to have work: let a few more join it.
+        others = sum(1 for _, task in self._fresh if task.ending is None)
+        return others < HOLD_TASKS or self._clock() >= self._held_since + HOLD_S
+
+    def take_reports(self) -> list[Entry]:
+        """What is to be reported; the caller sends it."""
+        reports, self.reports = self.reports, []
+        self._held_since = None
+        return reports
 
     @property
     def idle(self) -> bool:
@@ -280,7 +300,9 @@ class Spawner:
         if task.job is not None:
             self._jobs[task.job] = self._jobs.get(task.job, 0) + 1
         if task.outputs:
-            self._fresh.append((self._clock() + FRESH_S, task))
+            # Among many each takes longer.
+            fresh = min(FRESH_S * (1 + len(self._by_pid)), FRESH_MOST_S)
+            self._fresh.append((self._clock() + fresh, task))
         if stdin == "inherit":
             task.foreground = system.give_terminal(pid)
 
@@ -461,6 +483,8 @@ class Spawner:
     def _finish(self, task: Task) -> None:
         assert task.ending is not None
         self.reports.append(["exited", task.tid, *task.ending])
+        if self._held_since is None:
+            self._held_since = self._clock()
         del self._tasks[task.tid]
         if self.system.kill_group(task.pid, 0) and task.stage < 2:
             self.system.kill_group(task.pid, signal.SIGTERM)
@@ -484,6 +508,8 @@ class Spawner:
     def deadline(self) -> float | None:
         """When ``tick`` is next needed, or None."""
         due: list[float] = [self._fresh[0][0]] if self._fresh else []
+        if self._held_since is not None and self.reports:
+            due.append(self._held_since + HOLD_S)
         if self._sweep_due is not None:
             due.append(self._sweep_due)
         if self._kill_due is not None:

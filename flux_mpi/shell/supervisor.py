@@ -284,11 +284,10 @@ class Supervisor:
         """Send the reports of this turn as one frame, and what could not be sent before."""
         spawner = self.spawner
         if self._link is None:
-            spawner.reports.clear()
+            spawner.take_reports()
             return
         if spawner.reports:
-            self._outgoing += pack(spawner.reports)
-            spawner.reports.clear()
+            self._outgoing += pack(spawner.take_reports())
         try:
             while self._outgoing:
                 sent = self._link.send(self._outgoing)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flux_mpi.shell.spawner import GRACE_S, LINGER_S, SWEEP_S, WINDOW, Spawner
+from flux_mpi.shell.spawner import GRACE_S, HOLD_S, LINGER_S, SWEEP_S, WINDOW, Spawner
 from flux_mpi.shell.system import SpawnError
 
 TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)
@@ -262,7 +262,35 @@ def test_daemons_of_ended_jobs_are_swept_and_of_running_ones_spared(
     del bench.system.adopted[50]
     assert not bench.spawner.reaped(50, 9, 0, 0, 0)
     bench.pass_time(SWEEP_S)
+    bench.spawner.take_reports()
     assert bench.spawner.deadline() is None
+
+
+def test_ends_of_short_tasks_wait_for_each_other_but_not_long(bench: Bench) -> None:
+    spawner = bench.spawner
+    first, *others = (bench.spawn(tid) for tid in range(1, 5))
+    bench.system.ended |= {fd for index in range(4) for fd in bench.outputs(index)}
+    assert not spawner.hurried  # nothing but starts
+    bench.die(first)
+    assert not spawner.hurried
+    due = spawner.deadline()
+    assert due is not None
+    bench.pass_time(HOLD_S)
+    assert spawner.hurried
+    kinds = [entry[0] for entry in spawner.take_reports()]
+    assert kinds == ["started"] * 4 + ["exited"]
+    bench.die(others[0])
+    bench.die(others[1])
+    assert spawner.hurried  # one is left: nobody to wait for
+    assert [entry[0] for entry in spawner.take_reports()] == ["exited"] * 2
+
+
+def test_the_end_of_a_lone_task_is_told_at_once(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    bench.system.ended |= set(bench.outputs())
+    assert not bench.spawner.hurried
+    bench.die(pid)
+    assert bench.spawner.hurried
 
 
 def test_killing_what_has_not_started_keeps_it_from_starting(bench: Bench) -> None:

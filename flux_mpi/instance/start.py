@@ -26,8 +26,11 @@ def main(words: Sequence[str]) -> int:
     try:
         options = parse(words)
     except UsageError as error:
-        if launch.rank == 0:
-            sys.stderr.write(f"flux-mpi start: {error}\nSee 'flux-mpi start --help'.\n")
+        if launch.rank != 0:
+            # All ranks were given the same words. A launcher ends the others when one fails: it
+            # must not be one of us that is first, and rank 0 that is never heard.
+            return 0
+        sys.stderr.write(f"flux-mpi start: {error}\nSee 'flux-mpi start --help'.\n")
         return EXIT_USAGE
     if options.help:
         if launch.rank == 0:

@@ -275,6 +275,8 @@ class _Process:
         self.mpi = MPI
         trap = launcher.singleton_trap(self.launch, MPI.COMM_WORLD.Get_size())
         if trap is not None:
+            if MPI.COMM_WORLD.Get_size() == 1:
+                MPI.Finalize()  # or its shared memory would stay; alone, it waits for nobody
             raise StartError(trap)
         return MPI.COMM_WORLD
 

@@ -276,7 +276,9 @@ class _Process:
         trap = launcher.singleton_trap(self.launch, MPI.COMM_WORLD.Get_size())
         if trap is not None:
             if MPI.COMM_WORLD.Get_size() == 1:
-                MPI.Finalize()  # or its shared memory would stay; alone, it waits for nobody
+                # Or its shared memory would stay; alone, it waits for nobody.
+                _unlink_mapped(OPENMPI_SEGMENTS)
+                MPI.Finalize()
             raise StartError(trap)
         return MPI.COMM_WORLD
 

@@ -203,6 +203,7 @@ class _Process:
             leave=self._leave,
             say=_say,
         )
+        self.reactor.may_spin = node.has_spare_cores
         door = ClientServer(node.broker, path)
         node.open()
         try:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from flux_mpi.shell.link import Link, Process
 
 SIGTERM, SIGKILL, SIGHUP = 15, 9, 1
+QUIET_S = 0.1
+"""How long no task must have run here before this broker uses a core to answer sooner."""
 PART_BOUND_S = 3.0
 """How long a broker that leaves waits until its parent has heard so and all is sent."""
 
@@ -101,6 +103,7 @@ class Node:
         self._program: Process | None = None
         self._programs_started = False
         self._said_bye = False
+        self._last_busy = 0.0
         self._parted = False
         self._leaving: tuple[int, bool] | None = None
         self.broker = broker = Broker(
@@ -149,6 +152,16 @@ class Node:
         self.exec.announce(self.resources.hello(self.broker.rank))
         if self.broker.rank:
             self.life.joined()
+
+    def has_spare_cores(self) -> bool:
+        """Whether no task of ours wants the cores here: then this broker may keep one awake.
+
+        Not between one task and the next either: on a busy node other ranks' tasks want them.
+        """
+        now = self.reactor.monotonic()
+        if self.exec.agent.busy or (self.root is not None and self.root.jobs.running):
+            self._last_busy = now
+        return now - self._last_busy > QUIET_S
 
     # -- attributes -----------------------------------------------------------------------------
 

@@ -136,6 +136,11 @@ class JobService:
         """What jobs hold now."""
         return self.scheduler.allocated()
 
+    @property
+    def running(self) -> int:
+        """How many jobs hold resources."""
+        return self.manager.counts.running
+
     def stop(self, now: bool, on_empty: Callable[[], object]) -> None:
         """Take no more jobs and end those there are (at once: SIGKILL); then call back."""
         self.manager.enable(False, "the instance is shutting down")

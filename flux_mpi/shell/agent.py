@@ -126,6 +126,11 @@ class Agent:
         self._jobs: dict[int, _Job] = {}
         self._tasks: dict[int, tuple[_Job, int]] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether tasks run here, or are about to."""
+        return bool(self._tasks)
+
     # -- from the root --------------------------------------------------------------------------
 
     def start(self, specs: dict[int, dict[str, Any]], jobs: list[list[Any]], now: float) -> None:

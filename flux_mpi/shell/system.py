@@ -73,6 +73,7 @@ class System:
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._found: dict[tuple[bytes, bytes], bytes] = {}
         self._raised_from: int | None = None
+        self._own_limits: dict[str, int | None] = {}
 
     # -- starting -------------------------------------------------------------------------------
 
@@ -125,6 +126,8 @@ class System:
             cpus = None
         if cpus != self._cpus:
             self._bind(cpus)
+        if limits:
+            limits = self._differing(limits)
         if limits and not limits.keys().isdisjoint(LATE_LIMITS):
             path, argv = self._behind_a_shell(path, argv, limits)
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(stdio)]
@@ -222,6 +225,19 @@ class System:
         self._cpus = cpus
 
     # -- resource limits ------------------------------------------------------------------------
+
+    def _differing(self, limits: Mapping[str, int]) -> dict[str, int]:
+        """Those of ``limits`` that a task would not inherit anyway."""
+        import resource
+
+        own = self._own_limits
+        for name in limits:
+            if name not in own:
+                which = getattr(resource, f"RLIMIT_{name.upper()}", None)
+                own[name] = None if which is None else resource.getrlimit(which)[0]
+        if self._raised_from is not None:
+            own["nofile"] = self._raised_from
+        return {name: value for name, value in limits.items() if value != own[name]}
 
     @staticmethod
     def _lower_limits(limits: Mapping[str, int]) -> list[tuple[int, tuple[int, int]]]:

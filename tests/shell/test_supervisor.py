@@ -605,3 +605,16 @@ def test_the_programs_mode_bits_survive(tmp_path: Path) -> None:
     os.umask(mask)
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o666 & ~mask
     os.close(fd)
+
+
+def test_a_limit_that_is_ours_already_costs_nothing() -> None:
+    """Submitters send all their limits: only those that differ may put a shell before the task."""
+    import resource
+
+    from flux_mpi.shell.system import System
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    core = resource.getrlimit(resource.RLIMIT_CORE)[0]
+    system = System()
+    assert system._differing({"nofile": soft, "core": core}) == {}
+    assert system._differing({"nofile": soft - 1, "core": core}) == {"nofile": soft - 1}

@@ -193,5 +193,5 @@ def test_commands_load_nothing_heavy(flux: Instance) -> None:
         "heavy = ('mpi4py', 'numpy', 'numba', 'asyncio', 'argparse')\n"
         "sys.stderr.write(' '.join(name for name in heavy if name in sys.modules))\n"
     )
-    for words in (["submit", "true"], ["run", "true"], ["jobs", "-a"], ["resource", "list"]):
+    for words in (["submit", "true"], ["run", "true"], ["jobs", "-a", "-c0"], ["resource", "list"]):
         assert flux.execute([sys.executable, "-c", source, *words]).stderr == "", words

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import stat
-import sys
 import time
 
 from flux_mpi.cli.common import Ids, say
@@ -233,9 +232,3 @@ class Session:
 
 def _ignore(signum: int, frame: object) -> None:
     """The wakeup descriptor tells the loop; the handler only keeps the default from happening."""
-
-
-def flush_standard() -> None:
-    """Before bytes are written past Python's buffers."""
-    sys.stdout.flush()
-    sys.stderr.flush()

@@ -9,6 +9,7 @@ import time
 
 from flux_mpi.cli.common import Ids, connect, parse_id, parse_signal, say
 from flux_mpi.cli.options import (
+    EVENT_FORMATS,
     Arguments,
     Command,
     Option,
@@ -632,22 +633,7 @@ def _states(text: str) -> int:
 
 
 EVENT_FORMAT: tuple[Option, ...] = (
-    value(
-        "-f",
-        "--format",
-        metavar="FORMAT",
-        default="text",
-        choices=("text", "json"),
-        help="text or json.",
-    ),
-    value(
-        "-T",
-        "--time-format",
-        metavar="FORMAT",
-        default="raw",
-        choices=("raw", "iso", "offset", "human"),
-        help="raw, iso, offset or human.",
-    ),
+    *EVENT_FORMATS,
     flag("-H", "--human", help="For people: the same as -f text -T human."),
     value("-p", "--path", metavar="PATH", default="eventlog", help="Another log: exec, output."),
 )

@@ -486,3 +486,24 @@ def idset(text: str) -> Any:
         return IDSet.parse(text)
     except ValueError as error:
         raise ValueError(f"invalid idset {text!r}: {error}") from None
+
+
+EVENT_FORMATS: tuple[Option, ...] = (
+    value(
+        "-f",
+        "--format",
+        metavar="FORMAT",
+        default="text",
+        choices=("text", "json"),
+        help="text or json.",
+    ),
+    value(
+        "-T",
+        "--time-format",
+        metavar="FORMAT",
+        default="raw",
+        choices=("raw", "iso", "offset", "human"),
+        help="raw, iso, offset or human.",
+    ),
+)
+"""How every command that prints an event log lets one choose its form."""

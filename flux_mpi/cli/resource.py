@@ -11,6 +11,7 @@ from flux_mpi.cli.common import (
     say,
 )
 from flux_mpi.cli.options import (
+    EVENT_FORMATS,
     Arguments,
     Command,
     UsageError,
@@ -529,22 +530,7 @@ COMMAND = Command(
             "eventlog",
             "Print the log of what happened to resources.",
             (
-                value(
-                    "-f",
-                    "--format",
-                    metavar="FORMAT",
-                    default="text",
-                    choices=("text", "json"),
-                    help="text or json.",
-                ),
-                value(
-                    "-T",
-                    "--time-format",
-                    metavar="FORMAT",
-                    default="raw",
-                    choices=("raw", "iso", "offset", "human"),
-                    help="raw, iso, offset or human.",
-                ),
+                *EVENT_FORMATS,
                 flag("-H", "--human", help="For people."),
                 flag("-F", "--follow", help="Go on with new events."),
                 value("-w", "--wait", metavar="EVENT", help="Wait for this event and print it."),

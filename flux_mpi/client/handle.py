@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
     from flux_mpi.client.kvs import KVS
 
-CHUNK = 1 << 18
-"""Bytes read from the socket at a time."""
+CHUNK = 1 << 16
+"""Bytes read from the socket at a time: beyond 128 KiB the allocator maps memory anew each time."""
 
 HELLO_TIMEOUT_S = 30.0
 """A listener that answers nothing at all for this long is no broker of ours."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from flux_mpi.formats import fluid
+from flux_mpi.formats.taskmap import Taskmap
 from flux_mpi.job.arrays import ALLOCATED, NO_ROW, NO_STATUS, STARTED, SUBMITTED, JobArray, Ledger
 from flux_mpi.sched.placement import Placement
 
@@ -94,8 +95,8 @@ def exec_event_log(jobs: JobArray, k: int, ledger: Ledger) -> list[LogEvent]:
                 },
             )
         )
-        taskmap = {"version": 1, "map": task_map(tasks_per_node(jobs, placement))}
-        log.append((t_start, "shell.start", {"taskmap": taskmap}))
+        taskmap = Taskmap.from_counts(tasks_per_node(jobs, placement))
+        log.append((t_start, "shell.start", {"taskmap": taskmap.to_dict()}))
     if t_end and ledger.status[row] != NO_STATUS:
         t_finish = ledger.t_finish[row]
         locals_of = _local_ids(jobs, placement)
@@ -143,17 +144,6 @@ def tasks_per_node(jobs: JobArray, placement: Placement) -> list[int]:
         return [part.slots for part in parts]
     each, rest = divmod(shape.ntasks, len(parts))
     return [each + (i < rest) for i in range(len(parts))]
-
-
-def task_map(counts: Iterable[int]) -> list[list[int]]:
-    """RFC 34 raw form: [first node, nodes, tasks a node, repeat] for tasks in blocks by node."""
-    blocks: list[list[int]] = []
-    for node, count in enumerate(counts):
-        if blocks and blocks[-1][2] == count:
-            blocks[-1][1] += 1
-        else:
-            blocks.append([node, 1, count, 1])
-    return blocks
 
 
 def as_dict(event: LogEvent) -> dict[str, Any]:

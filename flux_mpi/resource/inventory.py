@@ -87,11 +87,6 @@ class Inventory:
         return len(self._reports)
 
     @property
-    def complete(self) -> bool:
-        """Whether each rank has reported."""
-        return len(self._reports) == self.size
-
-    @property
     def missing(self) -> IDSet:
         """The ranks that have not reported."""
         return IDSet(rank for rank in range(self.size) if rank not in self._reports)

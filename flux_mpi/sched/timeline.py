@@ -1,0 +1,156 @@
+"""How much of each vertex is taken when: step functions of time, as linked rows of one pool.
+
+A vertex's timeline is a list of points ascending in time. From a point on, up to the next, the
+vertex carries what the point says: how many jobs touch it or something below it, how many of its
+units are taken, and how many units of each tracked type are taken below it. Before the first
+point, and on a vertex without points, all of that is zero.
+
+Kernels: plain loops over integers in flat arrays, run interpreted over ``array`` objects and
+compiled over NumPy views of the same memory. ``p`` is the pool, ``pw`` the width of its rows,
+``s`` the scalars (`scalars.S_FREE` heads the list of free rows).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flux_mpi.sched.scalars import S_FREE
+
+Words = Any
+
+# Columns of a point. Aggregates of the tracked types follow from P_BELOW on.
+P_TIME, P_NEXT, P_REFS, P_JOBS, P_UNITS, P_BELOW = range(6)
+
+FOREVER = 1 << 62
+"""Later than anything: the end of what has no end, in seconds."""
+
+
+def peak(p: Words, pw: int, head: int, at: int, end: int, column: int) -> int:
+    """The most that ``column`` carries anywhere in [at, end)."""
+    most = 0
+    row = head
+    while row >= 0:
+        base = row * pw
+        time = p[base]
+        if time >= end:
+            break
+        load = p[base + column]
+        if time <= at or load > most:
+            most = load
+        row = p[base + 1]
+    return most
+
+
+def level(p: Words, pw: int, head: int, at: int, column: int) -> int:
+    """What ``column`` carries at the moment ``at``."""
+    load = 0
+    row = head
+    while row >= 0 and p[row * pw] <= at:
+        load = p[row * pw + column]
+        row = p[row * pw + 1]
+    return load
+
+
+def point_at(p: Words, pw: int, s: Words, v: Words, head_at: int, time: int) -> int:
+    """The row of the point at ``time``, made (as the level stands) where there is none.
+
+    ``v[head_at]`` heads the list. There must be a free row.
+    """
+    before = -1
+    row = v[head_at]
+    while row >= 0 and p[row * pw] < time:
+        before = row
+        row = p[row * pw + 1]
+    if row >= 0 and p[row * pw] == time:
+        return row
+    new = s[S_FREE]
+    base = new * pw
+    s[S_FREE] = p[base + 1]
+    p[base] = time
+    p[base + 1] = row
+    p[base + 2] = 0
+    if before >= 0:
+        p[before * pw + 1] = new
+        for column in range(3, pw):
+            p[base + column] = p[before * pw + column]
+    else:
+        v[head_at] = new
+        for column in range(3, pw):
+            p[base + column] = 0
+    return new
+
+
+def hold(
+    p: Words,
+    pw: int,
+    s: Words,
+    v: Words,
+    head_at: int,
+    start: int,
+    end: int,
+    jobs: int,
+    units: int,
+    below: Words,
+    below_at: int,
+    n_below: int,
+) -> None:
+    """Add a span: from ``start`` to ``end`` so many jobs, units and units below are taken."""
+    first = point_at(p, pw, s, v, head_at, start)
+    p[first * pw + 2] += 1
+    last = point_at(p, pw, s, v, head_at, end)
+    p[last * pw + 2] += 1
+    row = first
+    while row != last:
+        base = row * pw
+        p[base + 3] += jobs
+        p[base + 4] += units
+        for k in range(n_below):
+            p[base + 5 + k] += below[below_at + k]
+        row = p[base + 1]
+
+
+def ease(
+    p: Words,
+    pw: int,
+    v: Words,
+    head_at: int,
+    start: int,
+    end: int,
+    jobs: int,
+    units: int,
+    below: Words,
+    below_at: int,
+    n_below: int,
+) -> None:
+    """Take some of a span back without ending it: its points stay."""
+    row = v[head_at]
+    while row >= 0 and p[row * pw] < end:
+        base = row * pw
+        if p[base] >= start:
+            p[base + 3] -= jobs
+            p[base + 4] -= units
+            for k in range(n_below):
+                p[base + 5 + k] -= below[below_at + k]
+        row = p[base + 1]
+
+
+def drop_points(p: Words, pw: int, s: Words, v: Words, head_at: int, start: int, end: int) -> None:
+    """End a span whose amounts are taken back: its points go unless others use them too."""
+    before = -1
+    row = v[head_at]
+    while row >= 0 and p[row * pw] <= end:
+        base = row * pw
+        following = p[base + 1]
+        if p[base] == start or p[base] == end:
+            p[base + 2] -= 1
+            if p[base + 2] == 0:
+                if before >= 0:
+                    p[before * pw + 1] = following
+                else:
+                    v[head_at] = following
+                p[base + 1] = s[S_FREE]
+                s[S_FREE] = row
+                row = following
+                continue
+        before = row
+        row = following

@@ -48,6 +48,7 @@ SECTIONS = (
         "Resources and data",
         (
             ("resource", "List resources; drain and undrain nodes"),
+            ("resource-query", "Match requests against a resource graph, without an instance"),
             ("kvs", "Read and write the key-value store"),
             ("event", "Publish and receive events"),
         ),
@@ -81,6 +82,6 @@ def load(name: str) -> Command:
 
 
 def module_name(name: str) -> str:
-    """The file of a command: ``exec`` and ``help`` are words of Python's."""
+    """The file of a command: ``exec`` and ``help`` are words of Python's; hyphens are none."""
     name = ALIASES.get(name, name)
-    return f"{name}_" if name in ("exec", "help") else name
+    return f"{name}_" if name in ("exec", "help") else name.replace("-", "_")

@@ -120,6 +120,8 @@ class ResourceGraph:
         self.properties: dict[int, dict[str, str]] = {}
         self.roots: dict[int, int] = {}
         """Subsystem number to root vertex."""
+        self.property_changes = 0
+        """Counts `set_property`."""
         self.generation = 0
         """Changes with each `freeze`: whatever was derived from the shape must be made anew."""
         self._names: dict[int, str] = {}
@@ -128,6 +130,7 @@ class ResourceGraph:
         self._frozen = True
         self._views: dict[str, Any] | None = None
         self._derived: dict[str, Any] = {}
+        self._walked = 0
 
     # -- building -------------------------------------------------------------------------------
 
@@ -317,7 +320,7 @@ class ResourceGraph:
             v[row + V_OUT_END] = len(self.out)
         for edge in self.out:
             target = e[edge * E_WIDTH + E_TARGET] * V_WIDTH
-            if e[edge * E_WIDTH + E_SUBSYSTEM] == 0 and v[target + V_PARENT] < 0:
+            if e[edge * E_WIDTH + E_SUBSYSTEM] == self._walked and v[target + V_PARENT] < 0:
                 v[target + V_PARENT] = edge
 
     def _index_by_numpy(self) -> None:
@@ -338,7 +341,7 @@ class ResourceGraph:
         v = np.frombuffer(self.v, dtype="i").reshape(-1, V_WIDTH)
         v[:, V_OUT] = ends - counts
         v[:, V_OUT_END] = ends
-        contained = edges[e[edges, E_SUBSYSTEM] == 0]
+        contained = edges[e[edges, E_SUBSYSTEM] == self._walked]
         v[:, V_PARENT] = -1
         v[targets[contained][::-1], V_PARENT] = contained[::-1]  # the first edge wins
         self.out = array("i", edges.tobytes())
@@ -346,6 +349,14 @@ class ResourceGraph:
         uniq = np.frombuffer(self.uniq, dtype="q")[targets[edges]]
         order = np.lexsort((-uniq, -weights, sources[edges]))
         self.by_weight = array("i", edges[order].astype("i").tobytes())
+
+    def walk_by(self, subsystem: str) -> None:
+        """Let V_PARENT lead up this subsystem (containment unless told)."""
+        number = self.subsystems.find(subsystem)
+        if number != self._walked:
+            self._walked = number
+            self._thaw()
+            self.freeze()
 
     def _check_acyclic(self, subsystem: int, root: int) -> None:
         """Walk down from the root; an edge back to a vertex on the way there is a cycle."""
@@ -448,13 +459,13 @@ class ResourceGraph:
     def parent_edge(self, vertex: int, subsystem: str = CONTAINMENT) -> int | None:
         """The (first) edge of a subsystem that leads to ``vertex``; None for a root."""
         number = self.subsystems.find(subsystem)
-        if number == 0:
+        if number == self._walked:
             edge = self.v[vertex * V_WIDTH + V_PARENT]
             return edge if edge >= 0 else None
         return self._parents(number).get(vertex)
 
     def _parents(self, subsystem: int) -> dict[int, int]:
-        """Vertex to parent edge in a subsystem other than containment."""
+        """Vertex to parent edge in a subsystem that V_PARENT does not lead up."""
         key = f"parents {subsystem}"
         if key not in self._derived:
             e = self.e
@@ -540,6 +551,10 @@ class ResourceGraph:
             self._derived["by_rank"] = index
         found: dict[int, list[int]] = self._derived["by_rank"]
         return found
+
+    def set_property(self, vertex: int, key: str, value: str) -> None:
+        self.properties.setdefault(vertex, {})[key] = value
+        self.property_changes += 1
 
     def below(self, vertex: int, subsystem: str = CONTAINMENT) -> list[int]:
         """``vertex`` and everything under it, each once, parents first."""

@@ -1,0 +1,191 @@
+"""Writing a selection into the timelines, and taking it out again: kernels over rows of `walk`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flux_mpi.resource.graph import (
+    E_WIDTH,
+    EW_WEIGHT,
+    EW_WIDTH,
+    V_HEAD,
+    V_NALLOC,
+    V_OUT,
+    V_OUT_END,
+    V_TYPE,
+    V_WIDTH,
+)
+from flux_mpi.sched.scalars import (
+    S_BELOW,
+    S_POINT_WIDTH,
+    S_TYPES,
+    X_TOTAL,
+)
+from flux_mpi.sched.timeline import P_BELOW, drop_points, ease, hold, level
+from flux_mpi.sched.traversal import (
+    O_ANY_BELOW,
+    O_BELOW,
+    O_INDEX,
+    O_IS_EDGE,
+    O_NEEDS,
+    O_TAKEN,
+)
+
+Words = Any
+
+
+def book(
+    v: Words,
+    p: Words,
+    s: Words,
+    rows: Words,
+    n_rows: int,
+    start: int,
+    end: int,
+    allocated: int,
+) -> None:
+    """Take the rows' resources from ``start`` to ``end``.
+
+    There must be two free points for each row. ``allocated``: 0 for a reservation.
+    """
+    pw = s[S_POINT_WIDTH]
+    n_below = s[S_BELOW]
+    width = O_BELOW + n_below
+    for i in range(n_rows):
+        base = i * width
+        if rows[base + O_IS_EDGE] != 0:
+            continue
+        vertex = rows[base + O_INDEX] * V_WIDTH
+        units = 0
+        if rows[base + O_TAKEN] != 0:
+            units = rows[base + O_NEEDS]
+            v[vertex + V_NALLOC] += allocated
+        n = n_below if rows[base + O_ANY_BELOW] != 0 else 0
+        hold(p, pw, s, v, vertex + V_HEAD, start, end, 1, units, rows, base + O_BELOW, n)
+
+
+def release(
+    v: Words,
+    p: Words,
+    s: Words,
+    rows: Words,
+    n_rows: int,
+    start: int,
+    end: int,
+    allocated: int,
+) -> None:
+    """Undo `book` with the same arguments."""
+    pw = s[S_POINT_WIDTH]
+    n_below = s[S_BELOW]
+    width = O_BELOW + n_below
+    for i in range(n_rows):
+        base = i * width
+        if rows[base + O_IS_EDGE] != 0:
+            continue
+        vertex = rows[base + O_INDEX] * V_WIDTH
+        units = 0
+        if rows[base + O_TAKEN] != 0:
+            units = rows[base + O_NEEDS]
+            v[vertex + V_NALLOC] -= allocated
+        n = n_below if rows[base + O_ANY_BELOW] != 0 else 0
+        ease(p, pw, v, vertex + V_HEAD, start, end, 1, units, rows, base + O_BELOW, n)
+        drop_points(p, pw, s, v, vertex + V_HEAD, start, end)
+
+
+def reweigh(
+    v: Words,
+    e: Words,
+    ew: Words,
+    by_weight: Words,
+    sources: Words,
+    uniq: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    s: Words,
+    last: Words,
+    rows: Words,
+    n_rows: int,
+    now: int,
+) -> None:
+    """Order edges anew by what is left below their targets ``now``, as far as rows touched them.
+
+    ``last``: by type, the column of the tracked type that counts, or -1.
+    """
+    pw = s[S_POINT_WIDTH]
+    width = O_BELOW + s[S_BELOW]
+    for i in range(n_rows):
+        base = i * width
+        if rows[base + O_IS_EDGE] == 0:
+            continue
+        edge = rows[base + O_INDEX]
+        target = e[edge * E_WIDTH]
+        vt = target * V_WIDTH
+        column = last[v[vt + V_TYPE]]
+        if column < 0 or v[vt + V_OUT] == v[vt + V_OUT_END]:
+            continue
+        total = x[target * xw + X_TOTAL + column]
+        left = total - level(p, pw, v[vt + V_HEAD], now, P_BELOW + column)
+        if left == 0 and total == 0 and rows[base - width + O_ANY_BELOW] == 0:
+            continue
+        ew[edge * EW_WIDTH + EW_WEIGHT] = left
+        vs = sources[edge] * V_WIDTH
+        low = v[vs + V_OUT]
+        high = v[vs + V_OUT_END]
+        at = low
+        while by_weight[at] != edge:
+            at += 1
+        while at + 1 < high:
+            other = by_weight[at + 1]
+            weight = ew[other * EW_WIDTH + EW_WEIGHT]
+            if weight < left or (weight == left and uniq[e[other * E_WIDTH]] < uniq[target]):
+                break
+            by_weight[at] = other
+            at += 1
+        while at > low:
+            other = by_weight[at - 1]
+            weight = ew[other * EW_WIDTH + EW_WEIGHT]
+            if weight > left or (weight == left and uniq[e[other * E_WIDTH]] > uniq[target]):
+                break
+            by_weight[at] = other
+            at -= 1
+        by_weight[at] = edge
+
+
+def first_time(
+    v: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    s: Words,
+    root: int,
+    needs: Words,
+    after: int,
+    duration: int,
+) -> int:
+    """The first point of the root's timeline, at ``after`` or later, from which on so many units of
+    the tracked types are left for so long; -1 when there is none."""
+    pw = s[S_POINT_WIDTH]
+    tracked = s[S_TYPES + v[root * V_WIDTH + V_TYPE]] >> 1
+    for k in range(s[S_BELOW]):
+        if tracked >> k & 1 != 0 and needs[k] > x[root * xw + X_TOTAL + k]:
+            return -1
+    row = v[root * V_WIDTH + V_HEAD]
+    while row >= 0 and p[row * pw] < after:
+        row = p[row * pw + 1]
+    while row >= 0:
+        time = p[row * pw]
+        ahead = row
+        lacking = -1
+        while ahead >= 0 and p[ahead * pw] < time + duration:
+            for k in range(s[S_BELOW]):
+                if tracked >> k & 1 != 0:
+                    left = x[root * xw + X_TOTAL + k] - p[ahead * pw + P_BELOW + k]
+                    if needs[k] > left:
+                        lacking = ahead
+            ahead = p[ahead * pw + 1]
+        if lacking < 0:
+            return time
+        # No start before the last point that lacks something helps.
+        row = p[lacking * pw + 1]
+    return -1

@@ -1,0 +1,134 @@
+"""When the kernels of the graph door are compiled, and what memory they are handed.
+
+As in `tiered`: interpreted on small graphs and until the compiler is done, compiled on large ones;
+which it is never changes a result.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from flux_mpi.sched import booking, introsort, timeline, traversal
+
+SMALL = 4_000
+"""Graphs of up to so many vertices are searched quickly enough for good."""
+
+WORK_LIMIT = 400_000
+"""Vertices visited by interpreted kernels before they are compiled: a second or two of work."""
+
+Kernels = dict[str, Callable[..., Any]]
+
+KERNELS = ("select", "walk", "book", "release", "reweigh", "first_time")
+"""What the matcher calls; all else is called by these."""
+
+_MODULES = (timeline, introsort, traversal, booking)
+
+_lock = threading.Lock()
+_compiled: Kernels = {}
+
+
+def interpreted() -> Kernels:
+    """The kernels as they are written."""
+    return {
+        name: getattr(module, name)
+        for module in _MODULES
+        for name in KERNELS
+        if name in vars(module)
+    }
+
+
+def compile_all() -> Kernels:
+    """The kernels compiled, from Numba's cache when they are there.
+
+    Raises ImportError without Numba. Takes about a second (cached) to twenty. Once a process.
+    """
+    with _lock:
+        if not _compiled:
+            _compiled.update(_compile())
+    return _compiled
+
+
+def _compile() -> Kernels:
+    """Compile every function of the kernels' modules, each with its callees already compiled."""
+    from numba import njit
+
+    made: dict[str, Any] = {}
+    for module in _MODULES:
+        for name, function in list(vars(module).items()):
+            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                scope = {**vars(module), **made}
+                twin = types.FunctionType(function.__code__, scope, name)
+                twin.__annotations__ = {}
+                twin.__module__ = module.__name__
+                twin.__qualname__ = function.__qualname__
+                scope[name] = made[name] = njit(cache=True)(twin)
+    return {name: made[name] for name in KERNELS}
+
+
+class GraphTier:
+    """The kernels to call. ``policy``: ``auto`` as above, ``never``, or ``always`` (at once)."""
+
+    def __init__(self, n_vertices: int, policy: str = "auto") -> None:
+        if policy not in ("auto", "never", "always"):
+            raise ValueError(f"kernel policy: expected auto, never or always, found {policy!r}")
+        self.policy = policy
+        self.kernels = interpreted()
+        self.compiled = False
+        self.failure: Exception | None = None
+        self._work = 0
+        self._thread: threading.Thread | None = None
+        self._result: Kernels | None = None
+        if policy == "always":
+            self._compile()
+            self.poll()
+        elif policy == "auto" and n_vertices > SMALL:
+            self._start()
+
+    def worked(self, visits: int) -> None:
+        """Account for interpreted work; decide whether to compile."""
+        if self.policy == "auto" and not self.compiled and self._thread is None:
+            self._work += visits
+            if self._work > WORK_LIMIT:
+                self._start()
+
+    def poll(self) -> bool:
+        """Take the compiled kernels if they are ready; True when that changed anything just now."""
+        if self.compiled or self._result is None:
+            return False
+        self.kernels = self._result
+        self.compiled = True
+        return True
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a compilation under way."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        self.poll()
+
+    def face(self, words: array[int]) -> Any:
+        """What kernels are handed of an array: itself, or NumPy's view of its memory."""
+        if not self.compiled:
+            return words
+        import numpy
+
+        return numpy.frombuffer(words, dtype=words.typecode) if len(words) else _empty(words)
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._compile, name="compile", daemon=True)
+        self._thread.start()
+
+    def _compile(self) -> None:
+        try:
+            self._result = compile_all()
+        except Exception as error:  # whatever the compiler's trouble is, matching goes on without
+            self.failure = error
+
+
+def _empty(words: array[int]) -> Any:
+    import numpy
+
+    return numpy.zeros(0, dtype=words.typecode)

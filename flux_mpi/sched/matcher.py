@@ -1,0 +1,723 @@
+"""The graph door: requests of any shape, matched to a resource graph now or in the future.
+
+A `Matcher` owns what is scheduled on a graph: timelines of all vertices and the bookings of jobs.
+The operations and their outcomes are those of Fluxion's traverser.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, NamedTuple
+
+from flux_mpi.formats import constraint as rfc31
+from flux_mpi.formats.request import MatchJobspec
+from flux_mpi.resource.graph import (
+    CONTAINMENT,
+    E_SUBSYSTEM,
+    E_WIDTH,
+    UP,
+    V_HEAD,
+    V_OUT,
+    V_OUT_END,
+    V_TYPE,
+    V_WIDTH,
+    ResourceGraph,
+)
+from flux_mpi.sched import policies
+from flux_mpi.sched.filters import Filters
+from flux_mpi.sched.graphtier import GraphTier
+from flux_mpi.sched.reach import Reach, link_rows, rows_of, set_column
+from flux_mpi.sched.requests import Compiler, Table, variants
+from flux_mpi.sched.scalars import (
+    KIND_ALLOCATE,
+    KIND_LOOK,
+    KIND_RESERVE,
+    KIND_SATISFY,
+    LABELS,
+    MAX_AUX,
+    S_AT,
+    S_AUX,
+    S_AUX_ROOT,
+    S_BELOW,
+    S_COLOR,
+    S_DOMINANT,
+    S_END,
+    S_EXCLUSIVE,
+    S_FIRST,
+    S_FLEXIBLE,
+    S_FREE,
+    S_GRAPH_ORDER,
+    S_KIND,
+    S_LIMIT,
+    S_N_AUX,
+    S_N_TYPES,
+    S_NEEDS,
+    S_NOW,
+    S_POINT_WIDTH,
+    S_POST,
+    S_PRE,
+    S_ROW_LIMIT,
+    S_ROWS,
+    S_SLOT_ORDER,
+    S_SLOT_TYPE,
+    S_TICK,
+    S_TYPES,
+    S_VERTEX_ORDER,
+    X_LABEL,
+    X_SCORE,
+    X_TOTAL,
+)
+from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_UNITS, level, peak
+from flux_mpi.sched.traversal import (
+    A_WIDTH,
+    FULL,
+    O_ABOVE,
+    O_ANY_BELOW,
+    O_BELOW,
+    O_DEPTH,
+    O_EXCLUSIVE,
+    O_INDEX,
+    O_IS_EDGE,
+    O_NEEDS,
+    O_TAKEN,
+    UNFIT,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from flux_mpi.resource.writers import Writer
+
+CENTURY = 3_153_600_000
+"""Seconds that a graph lasts unless it says otherwise."""
+
+OPERATIONS = (
+    "allocate",
+    "allocate_with_satisfiability",
+    "allocate_orelse_reserve",
+    "satisfiability",
+    "without_allocating",
+    "without_allocating_future",
+)
+
+TRAVERSERS = ("simple", "flexible")
+
+ARENA, ROWS, POINTS = 512, 256, 256
+"""Rows to begin with."""
+
+REMEMBERED = 256
+"""Requests and constraints whose translation is kept."""
+
+MAX_TRACKED = 60
+
+_NONE = array("q")
+
+FAR = FOREVER >> 1
+"""When nothing that is known now is left, so that only what exists decides."""
+
+
+class MatchError(ValueError):
+    """An operation that cannot be done: the text says on what and why."""
+
+
+class Outcome(NamedTuple):
+    """How a match ended: ``matched`` (from ``at`` on), ``busy`` (not now), ``unsatisfiable``
+    (never) or ``invalid`` (see ``message``)."""
+
+    status: str
+    at: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Booking:
+    """What a job holds: rows of `traversal.walk`, from ``start`` to ``end``."""
+
+    rows: array[int]
+    n_rows: int
+    start: int
+    end: int
+    allocated: bool
+
+
+class Matcher:
+    """Matches, allocates and reserves on one graph.
+
+    ``subsystems``: the first is walked down, the others are looked at on the way. ``expiration``:
+    when the graph ends, in the seconds that times count in. Raises ValueError for an unknown
+    policy, filter, traverser or a subsystem that the graph has no root of.
+    """
+
+    def __init__(
+        self,
+        graph: ResourceGraph,
+        *,
+        policy: str = "first",
+        subsystems: Sequence[str] = (CONTAINMENT,),
+        prune_filters: str = "ALL:core",
+        traverser: str = "simple",
+        expiration: int = CENTURY,
+        tier: GraphTier | None = None,
+    ) -> None:
+        if traverser not in TRAVERSERS:
+            raise ValueError(
+                f"traverser: expected one of {', '.join(TRAVERSERS)}, found {traverser[:40]!r}"
+            )
+        if not subsystems or len(subsystems) > MAX_AUX + 1:
+            raise ValueError(f"subsystems: expected 1 to {MAX_AUX + 1}, found {len(subsystems)}")
+        for name in subsystems:
+            if graph.root(name) is None:
+                known = ", ".join(graph.subsystems[number] for number in graph.roots) or "none"
+                raise ValueError(
+                    f"subsystem: expected one with a root in the graph ({known}), found {name!r}"
+                )
+        self.graph = graph
+        self.policy = policies.policy(policy)
+        self.subsystems = tuple(subsystems)
+        self.expiration = expiration
+        self.flexible = traverser == "flexible"
+        self.bookings: dict[int, Booking] = {}
+        self.preorder = 0
+        self.postorder = 0
+        self._tier = tier or GraphTier(graph.n_vertices)
+        self._filters = Filters(prune_filters)
+        self._s = array("q")
+        self._w = array("q", bytes(8 * ARENA * A_WIDTH))
+        self._faces: tuple[Any, ...] | None = None
+        self._prepare()
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Lay out everything that depends on the graph's shape; bookings are put back in."""
+        graph = self.graph
+        graph.walk_by(self.subsystems[0])
+        root = graph.root(self.subsystems[0])
+        if root is None:
+            raise MatchError(f"subsystem {self.subsystems[0]}: its root was removed")
+        self.root = root
+        self._faces = None
+        reachable = Reach(graph, root, self.subsystems[0])
+        self._filters.add_leaves(reachable.leaf_types())
+        self._tracked = self._filters.types
+        n_below = len(self._tracked)
+        if n_below > MAX_TRACKED:
+            raise ValueError(
+                f"prune filters: expected at most {MAX_TRACKED} types to count, found {n_below}"
+            )
+        self._xw = X_TOTAL + n_below
+        self._pw = P_BELOW + n_below
+        self._row_width = O_BELOW + n_below
+        self._lay_scalars(n_below)
+        self._x = rows_of(graph, self._xw)
+        self._fill_scores()
+        reachable.fill_totals(self._x, self._xw, self._tracked)
+        self._rows = array("q", bytes(8 * ROWS * self._row_width))
+        self._s[S_ROW_LIMIT] = ROWS
+        self._points = array("q")
+        self._used_points = 0
+        self._compiler = Compiler(graph.types, self._tracked, self.flexible)
+        self._tables: dict[int, tuple[MatchJobspec, list[Table], Table]] = {}
+        self._ok_cache: dict[str, array[int]] = {}
+        self._property_changes = graph.property_changes
+        reachable.clear_timelines()
+        for booking in self.bookings.values():
+            self._book(booking)
+        self._nodes = reachable.of_type("node")
+        self._nodes_up = sum(1 for node in self._nodes if graph.status(node) == UP)
+
+    def _lay_scalars(self, n_below: int) -> None:
+        graph = self.graph
+        n_types = len(graph.types)
+        before = self._s
+        self._s = s = array("q", bytes(8 * (S_TYPES + 2 * n_types)))
+        if len(before):
+            s[S_TICK], s[S_COLOR] = before[S_TICK], before[S_COLOR]
+        s[S_FREE] = -1
+        s[S_BELOW] = n_below
+        s[S_POINT_WIDTH] = self._pw
+        s[S_LIMIT] = len(self._w) // A_WIDTH
+        s[S_DOMINANT] = graph.subsystems.find(self.subsystems[0])
+        s[S_FIRST] = int(self.policy.first)
+        s[S_VERTEX_ORDER] = self.policy.vertex_order
+        s[S_GRAPH_ORDER] = self.policy.graph_order
+        s[S_SLOT_ORDER] = self.policy.slot_order
+        s[S_FLEXIBLE] = int(self.flexible)
+        s[S_SLOT_TYPE] = graph.types.number("slot")
+        s[S_N_TYPES] = n_types
+        s[S_N_AUX] = len(self.subsystems) - 1
+        for k, name in enumerate(self.subsystems[1:]):
+            s[S_AUX + k] = graph.subsystems.find(name)
+        s[S_AUX_ROOT] = int(len(self.subsystems) > 1)
+        self._counted: list[list[int]] = []
+        self._last = array("q", [-1] * n_types)
+        for number, name in enumerate(graph.types):
+            columns = [self._tracked[type] for type in self._filters.at(name, graph.types)]
+            self._counted.append(columns)
+            mask = 0
+            for column in columns:
+                mask |= 1 << column
+            if columns:
+                self._last[number] = columns[-1]
+            s[S_TYPES + number] = mask << 1
+            s[S_TYPES + n_types + number] = self._tracked.get(name, -1)
+        self._whole: frozenset[str] = frozenset()
+        self._take_whole(self.policy.whole_types)
+
+    def _take_whole(self, types: frozenset[str]) -> None:
+        """Vertices of these types are taken with everything below them."""
+        if types != self._whole:
+            for name in types ^ self._whole:
+                number = self.graph.types.find(name)
+                if number >= 0:
+                    self._s[S_TYPES + number] ^= 1
+            self._whole = types
+
+    def _fill_scores(self) -> None:
+        scores = self.policy.scores(self.graph, self.subsystems[0])
+        set_column(self._x, self._xw, X_SCORE, scores)
+
+    def _arrays(self) -> tuple[Any, ...]:
+        """The kernels' arguments by position of _V … _LAST, as they are to be handed over."""
+        if self._tier.poll():
+            self._faces = None
+        if self._faces is None:
+            graph = self.graph
+            self._faces = tuple(
+                self._tier.face(words)
+                for words in (
+                    graph.v,
+                    graph.e,
+                    graph.ew,
+                    graph.out,
+                    graph.by_weight,
+                    graph.sources,
+                    self._x,
+                    self._points,
+                    self._s,
+                    self._w,
+                    self._rows,
+                    graph.uniq,
+                    self._last,
+                )
+            )
+        return self._faces
+
+    def _grow_arena(self) -> None:
+        self._faces = None
+        self._w = array("q", bytes(4 * self._w.itemsize * len(self._w)))
+        self._s[S_LIMIT] = len(self._w) // A_WIDTH
+
+    def _grow_rows(self) -> None:
+        self._faces = None
+        self._rows = array("q", bytes(4 * self._rows.itemsize * len(self._rows)))
+        self._s[S_ROW_LIMIT] = len(self._rows) // self._row_width
+
+    def _need_points(self, n: int) -> None:
+        """Make sure that so many more points of timelines can be made."""
+        self._used_points += n
+        have = len(self._points) // self._pw
+        if self._used_points <= have:
+            return
+        self._faces = None
+        size = max(POINTS, 2 * have, 2 * self._used_points)
+        points = array("q", bytes(8 * size * self._pw))
+        points[: len(self._points)] = self._points
+        link_rows(points, self._pw, have, size, self._s[S_FREE])
+        self._points = points
+        self._s[S_FREE] = have
+
+    # -- requests -------------------------------------------------------------------------------
+
+    def _compile(self, job: MatchJobspec) -> tuple[list[Table], Table]:
+        """The tables of a request: each variant of it, and the whole as it stands."""
+        known = self._tables.get(id(job))
+        if known is not None and known[0] is job:
+            return known[1], known[2]
+        tables = [
+            self._compiler.table(variant) for variant in variants(job.resources, self.flexible)
+        ]
+        whole = tables[0] if len(tables) == 1 else self._compiler.table(job.resources)
+        if len(self._tables) >= REMEMBERED:
+            self._tables.clear()
+        self._tables[id(job)] = (job, tables, whole)
+        return tables, whole
+
+    def _eligible(self, constraint: Any) -> array[int]:
+        """0 for each vertex that an RFC 31 constraint excludes; empty when there is none."""
+        if not constraint:
+            return _NONE
+        graph = self.graph
+        if graph.property_changes != self._property_changes:
+            self._ok_cache.clear()
+            self._property_changes = graph.property_changes
+        text = rfc31.canonical(constraint)
+        found = self._ok_cache.get(text)
+        if found is None:
+            found = array("q", [1]) * graph.n_vertices
+            for type in ("node", "storage_node"):
+                for vertex in graph.of_type(type):
+                    found[vertex] = rfc31.evaluate(
+                        constraint,
+                        properties=graph.properties.get(vertex, {}),
+                        hostname=graph.name(vertex),
+                        rank=graph.ranks[vertex],
+                    )
+            if len(self._ok_cache) >= REMEMBERED:
+                self._ok_cache.clear()
+            self._ok_cache[text] = found
+        return found
+
+    def _select(
+        self, tables: Sequence[Table], ok: array[int], kind: int, at: int, end: int
+    ) -> tuple[int, Table]:
+        """Mark what a request would take; returns UNFIT, IMPOSSIBLE or 0, and the variant."""
+        s = self._s
+        s[S_KIND] = kind
+        s[S_AT] = at
+        s[S_END] = end
+        result = UNFIT
+        for table in tables:
+            while True:
+                v, e, ew, out, by_weight, sources, x, p, fs, w, *_ = self._arrays()
+                result = self._tier.kernels["select"](
+                    v,
+                    e,
+                    ew,
+                    out,
+                    by_weight,
+                    sources,
+                    x,
+                    self._xw,
+                    p,
+                    self._tier.face(ok),
+                    len(ok),
+                    self._tier.face(table.rows),
+                    table.width,
+                    fs,
+                    w,
+                    self.root,
+                    0,
+                    table.top,
+                )
+                if result != FULL:
+                    break
+                self._grow_arena()
+            self.preorder += s[S_PRE]
+            self.postorder += s[S_POST]
+            self._tier.worked(s[S_PRE])
+            if result == 0:
+                return 0, table
+        return result, tables[-1]
+
+    # -- operations -----------------------------------------------------------------------------
+
+    def match(
+        self, op: str, job: MatchJobspec, job_id: int, writer: Writer | None, at: int = 0
+    ) -> Outcome:
+        """Find resources for a job; take or reserve them when ``op`` (see OPERATIONS) says so.
+
+        ``at`` is the present, in whole seconds. When it matched, ``writer`` has what was found.
+        """
+        if op not in OPERATIONS:
+            raise ValueError(f"match: expected one of {', '.join(OPERATIONS)}, found {op[:40]!r}")
+        self.preorder = self.postorder = 0
+        if job_id in self.bookings and not op.startswith(("without", "satisf")):
+            return Outcome("invalid", at, f"job {job_id} has resources already")
+        if not job.resources:
+            return Outcome("invalid", at, "resources: expected at least one, found none")
+        if not 0 <= job.duration <= self.expiration:
+            return Outcome(
+                "invalid",
+                at,
+                f"duration: expected at most {self.expiration} s, found {job.duration:g} s",
+            )
+        duration = ceil(job.duration) or self.expiration
+        try:
+            tables, whole = self._compile(job)
+        except ValueError as error:
+            return Outcome("invalid", at, str(error))
+        if self.policy.volatile:
+            self._fill_scores()
+        self._take_whole(self.policy.whole_types | whole.whole_types)
+        try:
+            return self._match(op, job, job_id, writer, at, duration, tables, whole)
+        finally:
+            self._take_whole(self.policy.whole_types)
+
+    def _match(
+        self,
+        op: str,
+        job: MatchJobspec,
+        job_id: int,
+        writer: Writer | None,
+        now: int,
+        duration: int,
+        tables: list[Table],
+        whole: Table,
+    ) -> Outcome:
+        ok = self._eligible(job.constraint)
+        self._s[S_NOW] = now
+        if op == "satisfiability":
+            status, _ = self._select(tables, ok, KIND_SATISFY, FAR, FAR + duration)
+            return Outcome("matched" if status == 0 else "unsatisfiable", now)
+        looking = op.startswith("without")
+        kind = KIND_LOOK if looking else KIND_ALLOCATE
+        lacking = self._too_few_nodes(op, whole, ok, now, duration)
+        if lacking:
+            return Outcome(lacking, now)
+        at = now
+        status, table = self._select(tables, ok, kind, at, at + duration)
+        if status != 0 and op in ("allocate_orelse_reserve", "without_allocating_future"):
+            if not looking:
+                kind = KIND_RESERVE
+            needs = array("q", whole.needs)
+            while status != 0:
+                at = self._first_time(needs, at + 1, duration)
+                if at < 0:
+                    break
+                status, table = self._select(tables, ok, kind, at, at + duration)
+            if status == 0 and at >= self.expiration:
+                return Outcome("busy" if at == self.expiration else "invalid", now)
+        if status != 0:
+            if op in ("allocate", "without_allocating"):
+                return Outcome("busy", now)
+            status, _ = self._select(tables, ok, KIND_SATISFY, FAR, FAR + duration)
+            return Outcome("busy" if status == 0 else "unsatisfiable", now)
+        end = min(at + duration, self.expiration)
+        rows, n_rows = self._walk(self._s[S_NEEDS], self._s[S_EXCLUSIVE])
+        if not looking:
+            booking = Booking(rows, n_rows, at, end, kind == KIND_ALLOCATE)
+            self.bookings[job_id] = booking
+            self._book(booking)
+        self._reweigh(rows, n_rows, now)
+        if writer is not None:
+            self._emit(writer, rows, n_rows, table.labels, at, end, job.queue)
+        return Outcome("matched", at)
+
+    def _first_time(self, needs: array[int], after: int, duration: int) -> int:
+        v, _, _, _, _, _, x, p, s, *_ = self._arrays()
+        face = self._tier.face
+        found: int = self._tier.kernels["first_time"](
+            v, x, self._xw, p, s, self.root, face(needs), after, duration
+        )
+        return found
+
+    def _too_few_nodes(
+        self, op: str, whole: Table, ok: array[int], now: int, duration: int
+    ) -> str | None:
+        """Refuse at once what asks for more nodes than are up and meet its constraint."""
+        column = self._tracked.get("node")
+        wanted = whole.needs[column] if column is not None else 0
+        satisfying = op == "allocate_with_satisfiability"
+        refusal = "unsatisfiable" if satisfying else "busy"
+        if wanted > self._nodes_up:
+            return refusal
+        if not len(ok) or wanted == 0:
+            return None
+        at = now if op in ("allocate", "without_allocating") else self.expiration - 1
+        fit = 0
+        graph = self.graph
+        for node in self._nodes:
+            if ok[node] and (satisfying or graph.status(node) == UP):
+                taken = self._peak(node, at, at + duration, P_UNITS)
+                fit += graph.sizes[node] - taken == 1
+                if fit >= wanted:
+                    return None
+        return refusal
+
+    def _peak(self, vertex: int, at: int, end: int, column: int) -> int:
+        head = self.graph.v[vertex * V_WIDTH + V_HEAD]
+        return peak(self._points, self._pw, head, at, end, column)
+
+    def _walk(self, needs: int, exclusive: int) -> tuple[array[int], int]:
+        """What the last selection marked, as rows."""
+        while True:
+            v, e, ew, out, _, _, x, _, s, w, rows, *_ = self._arrays()
+            found = self._tier.kernels["walk"](
+                v, e, ew, out, x, self._xw, s, w, rows, self.root, needs, exclusive
+            )
+            if found != FULL:
+                n_rows = self._s[S_ROWS]
+                return self._rows[: n_rows * self._row_width], n_rows
+            self._grow_arena()
+            self._grow_rows()
+
+    def _book(self, booking: Booking) -> None:
+        self._need_points(2 * booking.n_rows)
+        v, _, _, _, _, _, _, p, s, *_ = self._arrays()
+        self._tier.kernels["book"](
+            v,
+            p,
+            s,
+            self._tier.face(booking.rows),
+            booking.n_rows,
+            booking.start,
+            booking.end,
+            int(booking.allocated),
+        )
+
+    def _release(self, booking: Booking) -> None:
+        v, _, _, _, _, _, _, p, s, *_ = self._arrays()
+        self._tier.kernels["release"](
+            v,
+            p,
+            s,
+            self._tier.face(booking.rows),
+            booking.n_rows,
+            booking.start,
+            booking.end,
+            int(booking.allocated),
+        )
+        self._used_points -= 2 * booking.n_rows
+
+    def _reweigh(self, rows: array[int], n_rows: int, now: int) -> None:
+        if self.policy.first:
+            v, e, ew, _, by_weight, sources, x, p, s, _, _, uniq, last = self._arrays()
+            self._tier.kernels["reweigh"](
+                v,
+                e,
+                ew,
+                by_weight,
+                sources,
+                uniq,
+                x,
+                self._xw,
+                p,
+                s,
+                last,
+                self._tier.face(rows),
+                n_rows,
+                now,
+            )
+
+    def _emit(
+        self,
+        writer: Writer,
+        rows: array[int],
+        n_rows: int,
+        labels: list[str],
+        start: int,
+        end: int,
+        queue: str,
+    ) -> None:
+        width = self._row_width
+        x, xw, tick = self._x, self._xw, self._s[S_TICK]
+        for base in range(0, n_rows * width, width):
+            index, depth = rows[base + O_INDEX], rows[base + O_DEPTH]
+            above = rows[base + O_ABOVE] != 0
+            if rows[base + O_IS_EDGE]:
+                writer.edge(depth, index, above)
+                continue
+            told = None
+            if len(labels) > 1:
+                label = x[index * xw + X_LABEL]
+                if label // LABELS == tick:
+                    told = {"label": labels[label % LABELS]}
+            writer.vertex(
+                depth,
+                index,
+                rows[base + O_NEEDS],
+                rows[base + O_EXCLUSIVE] != 0,
+                above,
+                labels=told,
+            )
+        if n_rows:
+            writer.times(start, end)
+            if queue:
+                writer.attribute("queue", queue)
+
+    def cancel(self, job_id: int) -> None:
+        """Give back all that a job has. Raises KeyError: no such job."""
+        booking = self.bookings.pop(job_id)
+        self._release(booking)
+        self._count_visits(booking)
+
+    def _count_visits(self, booking: Booking) -> None:
+        """As if the job's vertices were looked for from the root down."""
+        graph, width = self.graph, self._row_width
+        dominant = self._s[S_DOMINANT]
+        self.preorder = 1
+        self.postorder = 0
+        for base in range(0, booking.n_rows * width, width):
+            if not booking.rows[base + O_IS_EDGE]:
+                self.postorder += 1
+                vertex = booking.rows[base + O_INDEX]
+                self.preorder += sum(
+                    1
+                    for edge in graph.edges_from(vertex)
+                    if graph.e[edge * E_WIDTH + E_SUBSYSTEM] == dominant
+                )
+
+    # -- what is scheduled ----------------------------------------------------------------------
+
+    def _rows_of(self, vertex: int) -> list[tuple[int, Booking, int]]:
+        """(job, its booking, where its row for a vertex begins) of all jobs that touch it."""
+        width = self._row_width
+        return [
+            (job_id, booking, base)
+            for job_id, booking in self.bookings.items()
+            for base in range(0, booking.n_rows * width, width)
+            if booking.rows[base + O_INDEX] == vertex and not booking.rows[base + O_IS_EDGE]
+        ]
+
+    def allocations(self, vertex: int) -> list[int]:
+        """The jobs that hold some of a vertex now."""
+        return [
+            job_id
+            for job_id, booking, base in self._rows_of(vertex)
+            if booking.allocated and booking.rows[base + O_TAKEN]
+        ]
+
+    def reservations(self, vertex: int) -> list[int]:
+        """The jobs that some of a vertex is reserved for."""
+        return [
+            job_id
+            for job_id, booking, base in self._rows_of(vertex)
+            if not booking.allocated and booking.rows[base + O_TAKEN]
+        ]
+
+    def tags(self, vertex: int) -> list[int]:
+        """The jobs that hold a vertex or something below it."""
+        return [job_id for job_id, _, _ in self._rows_of(vertex)]
+
+    def spans(self, vertex: int) -> list[int]:
+        """The jobs that are counted in a vertex's aggregates."""
+        if not self.tracked(vertex):
+            return []
+        return [
+            job_id
+            for job_id, booking, base in self._rows_of(vertex)
+            if booking.rows[base + O_ANY_BELOW]
+        ]
+
+    def tracked(self, vertex: int) -> list[tuple[str, int]]:
+        """The types that a vertex counts below it, with the units there are."""
+        v = self.graph.v
+        if v[vertex * V_WIDTH + V_OUT] == v[vertex * V_WIDTH + V_OUT_END]:
+            return []
+        names = list(self._tracked)
+        return [
+            (names[column], self._x[vertex * self._xw + X_TOTAL + column])
+            for column in self._counted[v[vertex * V_WIDTH + V_TYPE]]
+        ]
+
+    def _column(self, vertex: int, index: int) -> int:
+        return self._counted[self.graph.v[vertex * V_WIDTH + V_TYPE]][index]
+
+    def used(self, vertex: int, index: int, at: int) -> int:
+        """Units taken at ``at`` of the ``index``-th type that a vertex counts."""
+        column = P_BELOW + self._column(vertex, index)
+        return level(self._points, self._pw, self.graph.v[vertex * V_WIDTH + V_HEAD], at, column)
+
+    def planned(self, vertex: int, job_id: int) -> list[int]:
+        """Units that a job takes of each type that a vertex counts."""
+        for found, booking, base in self._rows_of(vertex):
+            if found == job_id:
+                return [
+                    booking.rows[base + O_BELOW + self._column(vertex, index)]
+                    for index in range(len(self.tracked(vertex)))
+                ]
+        return []

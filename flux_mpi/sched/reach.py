@@ -1,0 +1,200 @@
+"""What of a graph one subsystem reaches, and columns over all vertices.
+
+Twice each: in plain Python for small graphs, where loading NumPy would cost more than it saves,
+and by NumPy for those of a million vertices.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+from flux_mpi.resource.graph import (
+    E_SUBSYSTEM,
+    E_WIDTH,
+    V_HEAD,
+    V_NALLOC,
+    V_OUT,
+    V_OUT_END,
+    V_PARENT,
+    V_TYPE,
+    V_WIDTH,
+    ResourceGraph,
+)
+from flux_mpi.sched.scalars import X_SIZE, X_TOTAL
+
+MANY = 4096
+"""From so many vertices on NumPy is worth loading."""
+
+
+def rows_of(graph: ResourceGraph, width: int) -> array[int]:
+    """64-bit rows by vertex with sizes in the column X_SIZE, the rest zero."""
+    rows = array("q", bytes(8 * width * graph.n_vertices))
+    set_column(rows, width, X_SIZE, graph.sizes)
+    return rows
+
+
+def set_column(rows: array[int], width: int, column: int, values: array[int]) -> None:
+    """Let one column of rows be ``values``."""
+    if len(values) > MANY:
+        import numpy as np
+
+        np.frombuffer(rows, dtype="q").reshape(-1, width)[:, column] = np.frombuffer(
+            values, dtype="q"
+        )
+    else:
+        for i, value in enumerate(values):
+            rows[i * width + column] = value
+
+
+def link_rows(points: array[int], width: int, first: int, last: int, after: int) -> None:
+    """Make the rows in [first, last) a list by their second column that goes on at ``after``."""
+    if last - first > MANY:
+        import numpy as np
+
+        rows = np.frombuffer(points, dtype="q").reshape(-1, width)
+        rows[first:last, 1] = np.arange(first + 1, last + 1)
+    else:
+        for row in range(first, last):
+            points[row * width + 1] = row + 1
+    points[(last - 1) * width + 1] = after
+
+
+class Reach:
+    """The vertices that a subsystem reaches from its root."""
+
+    def __init__(self, graph: ResourceGraph, root: int, subsystem: str) -> None:
+        self._graph = graph
+        self._root = root
+        self._subsystem = subsystem
+        self._large = graph.n_vertices > MANY and self._is_forest()
+        self._vertices = [] if self._large else graph.below(root, subsystem)
+
+    def _is_forest(self) -> bool:
+        """Whether each vertex has at most one edge of the subsystem to it."""
+        import numpy as np
+
+        graph = self._graph
+        number = graph.subsystems.find(self._subsystem)
+        edges = np.frombuffer(graph.out, dtype="i")
+        of_edges = np.frombuffer(graph.e, dtype="i").reshape(-1, E_WIDTH)[edges]
+        targets = of_edges[of_edges[:, E_SUBSYSTEM] == number, 0]
+        return len(targets) == 0 or int(np.bincount(targets).max()) <= 1
+
+    def _columns(self) -> Any:
+        import numpy as np
+
+        return np.frombuffer(self._graph.v, dtype="i").reshape(-1, V_WIDTH)
+
+    def _reached(self) -> Any:
+        reached = self._columns()[:, V_PARENT] >= 0
+        reached[self._root] = True
+        return reached
+
+    def leaf_types(self) -> set[str]:
+        """Types of vertices that no edge leaves."""
+        types = self._graph.types
+        if self._large:
+            import numpy as np
+
+            v = self._columns()
+            leaves = self._reached() & (v[:, V_OUT] == v[:, V_OUT_END])
+            return {types[number] for number in np.unique(v[leaves, V_TYPE])}
+        flat = self._graph.v
+        return {
+            types[flat[u * V_WIDTH + V_TYPE]]
+            for u in self._vertices
+            if flat[u * V_WIDTH + V_OUT] == flat[u * V_WIDTH + V_OUT_END]
+        }
+
+    def of_type(self, type: str) -> list[int]:
+        """The vertices of a type, ascending."""
+        number = self._graph.types.find(type)
+        if self._large:
+            import numpy as np
+
+            found: list[int] = np.flatnonzero(
+                self._reached() & (self._columns()[:, V_TYPE] == number)
+            ).tolist()
+            return found
+        v = self._graph.v
+        return sorted(u for u in self._vertices if v[u * V_WIDTH + V_TYPE] == number)
+
+    def clear_timelines(self) -> None:
+        """Let no vertex of the graph carry anything."""
+        if self._graph.n_vertices > MANY:
+            v = self._columns()
+            v[:, V_HEAD] = -1
+            v[:, V_NALLOC] = 0
+            return
+        flat = self._graph.v
+        for u in range(0, len(flat), V_WIDTH):
+            flat[u + V_HEAD] = -1
+            flat[u + V_NALLOC] = 0
+
+    def fill_totals(self, x: array[int], width: int, tracked: Mapping[str, int]) -> None:
+        """Put into the columns from X_TOTAL on how many units of each type lie below a vertex."""
+        graph = self._graph
+        columns = {graph.types.find(type): column for type, column in tracked.items()}
+        if self._large:
+            self._fill_by_levels(x, width, columns)
+            return
+        v, sizes, n = graph.v, graph.sizes, len(tracked)
+        number = graph.subsystems.find(self._subsystem)
+        seen = {self._root}
+        stack = [(self._root, iter(graph.edges_from(self._root)))]
+        while stack:
+            u, edges = stack[-1]
+            for edge in edges:
+                child = graph.e[edge * E_WIDTH]
+                if graph.e[edge * E_WIDTH + E_SUBSYSTEM] == number and child not in seen:
+                    seen.add(child)
+                    stack.append((child, iter(graph.edges_from(child))))
+                    break
+            else:
+                stack.pop()
+                if stack:
+                    up = stack[-1][0] * width + X_TOTAL
+                    own = u * width + X_TOTAL
+                    for k in range(n):
+                        x[up + k] += x[own + k]
+                    column = columns.get(v[u * V_WIDTH + V_TYPE])
+                    if column is not None:
+                        x[up + column] += sizes[u]
+
+    def _fill_by_levels(self, x: array[int], width: int, columns: Mapping[int, int]) -> None:
+        import numpy as np
+
+        graph = self._graph
+        v = self._columns()
+        rows = np.frombuffer(x, dtype="q").reshape(-1, width)
+        parent_edge = v[:, V_PARENT]
+        parents = np.where(parent_edge >= 0, np.frombuffer(graph.sources, "i")[parent_edge], -1)
+        parents[self._root] = -1
+        depth = np.full(len(parents), -1, dtype="i")
+        depth[self._root] = 0
+        level = 0
+        while True:
+            below = np.flatnonzero(
+                (parents >= 0) & (depth < 0) & (depth[np.maximum(parents, 0)] == level)
+            )
+            if not len(below):
+                break
+            level += 1
+            depth[below] = level
+        sizes = np.frombuffer(graph.sizes, dtype="q")
+        types = v[:, V_TYPE]
+        n = len(parents)
+        for d in range(level, 0, -1):
+            at = np.flatnonzero(depth == d)
+            up = parents[at]
+            for k in range(len(columns)):
+                rows[:, X_TOTAL + k] += np.bincount(
+                    up, weights=rows[at, X_TOTAL + k], minlength=n
+                ).astype("q")
+            for number, column in columns.items():
+                ours = at[types[at] == number]
+                rows[:, X_TOTAL + column] += np.bincount(
+                    parents[ours], weights=sizes[ours], minlength=n
+                ).astype("q")

@@ -380,6 +380,7 @@ class Selection:
         self.finder = Finder(graph)
         # By id of the file: vertex, needs, exclusive.
         self.chosen: dict[str, tuple[int, int, bool]] = {}
+        self.seen: set[int] = set()
         self.edges: list[tuple[int, int, bool]] = []
         self.roots: dict[str, tuple[int, bool]] = {}
 
@@ -425,8 +426,11 @@ class Selection:
             )
         return vertex
 
-    def choose(self, key: str, vertex: int, exclusive: bool) -> tuple[int, int, bool]:
-        """Note that ``key`` of the file is ``vertex``."""
+    def choose(self, key: str, place: str, vertex: int, exclusive: bool) -> tuple[int, int, bool]:
+        """Note that ``key`` of the file is ``vertex``; raises `ReaderError` the second time."""
+        if vertex in self.seen:
+            raise refusal(self.format, place, "each vertex once", self.graph.name(vertex))
+        self.seen.add(vertex)
         item = self.chosen[key] = (vertex, self.graph.sizes[vertex], exclusive)
         return item
 
@@ -474,7 +478,7 @@ def read_allocation(graph: ResourceGraph, text: str) -> Allocation:
     for node in document.nodes():
         vertex = selection.find(node)
         if not document.free_ranks or node.rank not in document.free_ranks:
-            vertices.append(selection.choose(node.key, vertex, node.exclusive))
+            vertices.append(selection.choose(node.key, node.place, vertex, node.exclusive))
     selection.follow(document)
     return selection.allocation(vertices)
 
@@ -499,7 +503,7 @@ def give_back(
         return
     if graph.path(vertex) is None:
         raise refusal(selection.format, f"{place}.metadata.paths", CONTAINMENT, None)
-    selection.choose(key, vertex, False)
+    selection.choose(key, place, vertex, False)
     release.vertices.append(vertex)
     release.ranks.add(rank)
     if document.free_ranks is not None:

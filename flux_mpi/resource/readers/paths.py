@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from flux_mpi.resource.graph import ResourceGraph
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def settle(graph: ResourceGraph, wanted: list[tuple[int, str, str]]) -> None:
     """Let each ``(vertex, subsystem, path)`` be so, where the edges of a frozen graph say other.
@@ -27,15 +31,26 @@ class Finder:
         self._found: dict[tuple[str, str], list[int]] = {}
         self._below: dict[tuple[str, int], dict[str, list[int]]] = {}
 
-    def find(self, path: str, rank: int) -> int:
-        """The (first) vertex with this path in some subsystem, and this rank; -1: none."""
+    def find(self, path: str, rank: int, fits: Callable[[int], bool] | None = None) -> int:
+        """The (first) vertex with this path in some subsystem, and this rank; -1: none.
+
+        With ``fits``, the first for which that is true.
+        """
         graph = self._graph
         for number in graph.roots:
             subsystem = graph.subsystems[number]
             for vertex in self._by_edges(path, subsystem):
-                if graph.ranks[vertex] == rank and graph.path(vertex, subsystem) == path:
+                if (
+                    graph.ranks[vertex] == rank
+                    and graph.path(vertex, subsystem) == path
+                    and (fits is None or fits(vertex))
+                ):
                     return vertex
-        return next((v for v in graph.find_path(path) if graph.ranks[v] == rank), -1)
+        # A path that a file gives need not be what the edges say.
+        for vertex in graph.find_path(path):
+            if graph.ranks[vertex] == rank and (fits is None or fits(vertex)):
+                return vertex
+        return -1
 
     def _by_edges(self, path: str, subsystem: str) -> list[int]:
         known = self._found.get((subsystem, path))

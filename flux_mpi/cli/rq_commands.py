@@ -6,7 +6,7 @@ returning True. What is wrong with a line is told on stderr and the session goes
 
 from __future__ import annotations
 
-from flux_mpi.cli.common import say
+from flux_mpi.cli.rq_prompt import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

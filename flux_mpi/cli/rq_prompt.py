@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 PROMPT = "resource-query> "
 
 
+def say(text: str) -> None:
+    """One line on stderr. (``cli.common`` would bring in a client's code, 10 ms of it.)"""
+    print(text, file=sys.stderr)
+
+
 def lines(words: Iterable[str], *, prompt: bool = True) -> Iterator[str]:
     """The lines of standard input; on a terminal with a prompt, history, and completion.
 

@@ -7,10 +7,11 @@ without an instance. Everything is imported where it is used, for the shell star
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from time import perf_counter
 
-from flux_mpi.cli.common import say
 from flux_mpi.cli.options import UsageError
+from flux_mpi.cli.rq_prompt import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def run(arguments: Arguments) -> int:
     matcher = create_matcher(graph, arguments)
     elapsed = perf_counter() - started
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[attr-defined]
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     if arguments.elapse_time:
         tell_graph(graph, elapsed)
     out: TextIO = sys.stdout
@@ -408,9 +410,10 @@ class Session:
     def find(self, text: str) -> None:
         """Show what meets criteria."""
         from flux_mpi.sched.criteria import parse
+        from flux_mpi.sched.finding import find
 
         try:
-            self.matcher.find(parse(text), self.writer)
+            find(self.matcher, parse(text), self.writer)
         except ValueError as error:
             self.writer.emit()
             say(f"find: ERROR: {error}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,6 @@ from flux_mpi.cli.resource_query import COMMAND
 from flux_mpi.cli.rq_graph import write_graph
 from flux_mpi.cli.rq_session import Session
 from flux_mpi.resource.graph import ResourceGraph
-from flux_mpi.sched.finding import find
 
 RULE = "INFO: =============================\n"
 
@@ -118,9 +119,6 @@ class FakeMatcher:
         for vertex in self.graph.find_path(path):
             self.graph.set_status(vertex, status)
 
-    def find(self, criteria: Any, writer: Any) -> None:
-        find(self, criteria, writer)
-
     # What find asks.
 
     def allocations(self, vertex: int) -> list[int]:
@@ -182,7 +180,7 @@ def jobspec(path: Path, count: int = 1, type: str = "node", duration: int = 60) 
         json.dumps(
             {
                 "version": 1,
-                "resources": [{"type": type, "count": count}],
+                "resources": [{"type": type, "count": count, "exclusive": True}],
                 "attributes": {"system": {"duration": duration}},
                 "tasks": [],
             }
@@ -549,3 +547,106 @@ def test_the_graph_as_graphml(tmp_path: Path) -> None:
     assert nodes[1]["paths"] == "{containment=/tiny0/node0}"
     assert (nodes[1]["type"], nodes[1]["id"], nodes[1]["size"]) == ("node", "0", "1")
     assert len(list(root.iter(f"{space}edge"))) == 6
+
+
+# The whole command, on a real graph.
+
+GRUG = """<?xml version="1.0" encoding="UTF-8"?>
+<graphml xmlns="http://graphml.graphdrawing.org/xmlns">
+  <key id="root" for="node" attr.name="root" attr.type="int"><default>0</default></key>
+  <key id="type" for="node" attr.name="type" attr.type="string"/>
+  <key id="basename" for="node" attr.name="basename" attr.type="string"/>
+  <key id="size" for="node" attr.name="size" attr.type="long"/>
+  <key id="subsystem" for="node" attr.name="subsystem" attr.type="string"/>
+  <key id="e_subsystem" for="edge" attr.name="e_subsystem" attr.type="string"/>
+  <key id="relation" for="edge" attr.name="relation" attr.type="string"/>
+  <key id="rrelation" for="edge" attr.name="rrelation" attr.type="string"/>
+  <key id="id_scope" for="edge" attr.name="id_scope" attr.type="int"/>
+  <key id="id_start" for="edge" attr.name="id_start" attr.type="int"/>
+  <key id="id_stride" for="edge" attr.name="id_stride" attr.type="int"/>
+  <key id="gen_method" for="edge" attr.name="gen_method" attr.type="string"/>
+  <key id="multi_scale" for="edge" attr.name="multi_scale" attr.type="int"/>
+  <graph id="tiny" edgedefault="directed">
+    <node id="cluster">
+      <data key="root">1</data><data key="type">cluster</data><data key="basename">tiny</data>
+      <data key="size">1</data><data key="subsystem">containment</data>
+    </node>
+    <node id="node">
+      <data key="type">node</data><data key="basename">node</data>
+      <data key="size">1</data><data key="subsystem">containment</data>
+    </node>
+    <edge id="e" source="cluster" target="node">
+      <data key="e_subsystem">containment</data>
+      <data key="relation">contains</data><data key="rrelation">in</data>
+      <data key="id_scope">0</data><data key="id_start">0</data><data key="id_stride">1</data>
+      <data key="gen_method">MULTIPLY</data><data key="multi_scale">2</data>
+    </edge>
+  </graph>
+</graphml>
+"""
+
+
+def resource_query(where: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    (where / "tiny.graphml").write_text(GRUG)
+    return subprocess.run(
+        [sys.executable, "-m", "flux_mpi", "resource-query", "-L", "tiny.graphml", *words],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=where,
+        check=False,
+    )
+
+
+def test_a_session(tmp_path: Path, job: str) -> None:
+    (tmp_path / "out").write_text("what was there before")
+    script = f"match allocate {job}\nfind sched-now=allocated\nhelp quit\nquit\nmatch"
+    done = resource_query(tmp_path, script, "-P", "high", "-t", "out", "-o", "g", "-g", "DOT", "-e")
+    assert (done.returncode, done.stderr) == (0, "")
+    node = "      ------node1[1:{}]\n      ---tiny0[1:{}]\n"
+    find = f'{node.format("x", "x")}{RULE}INFO: EXPRESSION="sched-now=allocated"\n{RULE}'
+    text = (tmp_path / "out").read_text()
+    assert text == node.format("x", "s") + told(1) + find
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("INFO: Graph Load Time: 0.")
+    assert lines[1:3] == ["INFO: Vertex Count: 3", "INFO: Edge Count: 2"]
+    assert lines[-2].startswith("INFO: quit (q) -- ")
+    assert lines[-1] == "INFO: Write the target graph of the matcher..."
+    assert '0->1 [label="containment"];' in (tmp_path / "g.dot").read_text()
+
+
+def test_a_session_without_end(tmp_path: Path, job: str) -> None:
+    done = resource_query(tmp_path, f"match allocate {job}\nfly\ninfo 1", "-F", "pretty_simple")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "      ---tiny0[1:shared]"
+    assert lines[-1].startswith(f"INFO: 1, ALLOCATED, 0, {job}, ")
+    assert done.stderr == "ERROR: unknown command 'fly': 'help' lists the commands\n"
+
+
+def test_a_session_in_which_input_is_refused(tmp_path: Path) -> None:
+    bad = jobspec(tmp_path / "bad.json", -1)
+    done = resource_query(tmp_path, f"match allocate {bad}\nquit\n")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "resources[0].count" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["-f", "jgf"], "tiny.graphml"),
+        (["-P", "best"], "best"),
+        (["-T", "lazy"], "lazy"),
+        (["-S", "PA"], "power"),
+        (["-t", "none/out"], "none/out"),
+    ],
+)
+def test_a_session_that_does_not_begin(tmp_path: Path, words: list[str], found: str) -> None:
+    done = resource_query(tmp_path, "quit\n", *words)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("flux-resource-query: ERROR: ")
+    assert found in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ The operations and their outcomes are those of Fluxion's traverser.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
-from flux_mpi.sched import policies
+from flux_mpi.sched import living, policies
 from flux_mpi.sched.filters import Filters
 from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.reach import Reach, link_rows, rows_of, set_column
@@ -224,9 +224,17 @@ class Matcher:
         self._property_changes = graph.property_changes
         reachable.clear_timelines()
         for booking in self.bookings.values():
+            self._widen(booking)
             self._book(booking)
         self._nodes = reachable.of_type("node")
         self._nodes_up = sum(1 for node in self._nodes if graph.status(node) == UP)
+
+    def _widen(self, booking: Booking) -> None:
+        """Let a booking's rows have room for types that are counted since it was made."""
+        width = len(booking.rows) // max(1, booking.n_rows)
+        if width != self._row_width:
+            rows = living.split(booking.rows, booking.n_rows, width)
+            booking.rows = living.join(living.widened(rows, self._row_width))
 
     def _lay_scalars(self, n_below: int) -> None:
         graph = self.graph
@@ -634,6 +642,167 @@ class Matcher:
         booking = self.bookings.pop(job_id)
         self._release(booking)
         self._count_visits(booking)
+
+    # -- a living graph -------------------------------------------------------------------------
+
+    def update(
+        self,
+        job_id: int,
+        text: str,
+        format: str,
+        at: int,
+        duration: int,
+        writer: Writer | None,
+        *,
+        reserve: bool = False,
+    ) -> Outcome:
+        """Give a job the resources that a file names (R or JGF), from ``at`` on.
+
+        ``invalid`` when the file makes no sense for this graph or the resources are not free;
+        nothing has changed then.
+        """
+        from flux_mpi.resource.readers import ReaderError, read_allocation
+
+        if job_id in self.bookings:
+            return Outcome("invalid", at, f"job {job_id} has resources already")
+        try:
+            allocation = read_allocation(self.graph, text, format)
+        except ReaderError as error:
+            return Outcome("invalid", at, str(error))
+        end = at + duration
+        for vertex, needs, exclusive in allocation.vertices:
+            left = self.graph.sizes[vertex] - self._peak(vertex, at, end, P_UNITS)
+            if left < (needs if exclusive else self.graph.sizes[vertex]):
+                return Outcome("invalid", at, f"{self.graph.name(vertex)} is taken already")
+        self._s[S_TICK] += 1
+        living.mark(self.graph, allocation, self._s[S_TICK])
+        told = self.subsystems[0]
+        needs, whole = allocation.roots.get(told, (0, False))
+        rows: list[living.Row] = []
+        emitted, n_rows = array("q"), 0
+        if told in allocation.roots:
+            emitted, n_rows = self._walk(needs, int(whole))
+            rows = living.split(emitted, n_rows, self._row_width)
+        rows = living.take(rows, allocation, len(self._tracked))
+        booking = Booking(living.join(rows), len(rows), at, end, not reserve)
+        self.bookings[job_id] = booking
+        self._book(booking)
+        self._reweigh(emitted, n_rows, at)
+        if writer is not None and n_rows:
+            self._emit(writer, emitted, n_rows, [""], at, end, "")
+        return Outcome("matched", at)
+
+    def partial_cancel(self, job_id: int, text: str, format: str) -> bool:
+        """Take back the resources of a job that a file names; True when it has none left.
+
+        Raises `MatchError`, and then nothing has changed.
+        """
+        from flux_mpi.resource.readers import ReaderError, read_release
+
+        booking = self.bookings.get(job_id)
+        if booking is None:
+            raise MatchError(f"job {job_id} has no resources")
+        try:
+            release = read_release(self.graph, text, format)
+        except ReaderError as error:
+            raise MatchError(str(error)) from error
+        rows = living.split(booking.rows, booking.n_rows, self._row_width)
+        taken = {row[O_INDEX] for row in rows if row[O_TAKEN] and not row[O_IS_EDGE]}
+        by_rank = self.graph.by_rank()
+        gone = set(release.vertices)
+        if not gone <= taken:
+            other = self.graph.name(min(gone - taken))
+            raise MatchError(f"job {job_id} does not hold {other}")
+        for rank in release.ranks:
+            there = set(by_rank.get(rank, ()))
+            if not there & taken:
+                raise MatchError(f"job {job_id} holds nothing on rank {rank}")
+            gone |= there
+        self._give_back(job_id, booking, gone)
+        self.preorder = self.postorder = 0
+        return job_id not in self.bookings
+
+    def _give_back(self, job_id: int, booking: Booking, gone: set[int]) -> None:
+        """Free some vertices of a job."""
+        self._release(booking)
+        columns = {self.graph.types.find(name): k for name, k in self._tracked.items()}
+        rows = living.without(
+            self.graph,
+            self.subsystems[0],
+            living.split(booking.rows, booking.n_rows, self._row_width),
+            gone,
+            columns,
+        )
+        if not any(row[O_TAKEN] for row in rows):
+            del self.bookings[job_id]
+            return
+        booking.rows = living.join(rows)
+        booking.n_rows = len(rows)
+        self._book(booking)
+
+    def attach(self, text: str, format: str = "jgf") -> None:
+        """Add what a file describes to the graph. Raises `MatchError`; nothing has changed then."""
+        from flux_mpi.resource.readers import ReaderError, attach
+
+        try:
+            attach(self.graph, text, format)
+        except ReaderError as error:
+            raise MatchError(str(error)) from error
+        self._prepare()
+
+    def remove_path(self, path: str) -> None:
+        """Remove the vertex of a path and all below it. Raises `MatchError`."""
+        found = self.graph.find_path(path)
+        if not found:
+            raise MatchError(f"path: no vertex {path[:200]!r} in the graph")
+        self._remove(self._below(found))
+
+    def remove_ranks(self, ranks: Iterable[int]) -> None:
+        """Remove all vertices of some ranks. Raises `MatchError`."""
+        by_rank = self.graph.by_rank()
+        gone: set[int] = set()
+        for rank in ranks:
+            if rank not in by_rank:
+                raise MatchError(f"rank {rank}: no vertex in the graph has it")
+            gone.update(by_rank[rank])
+        self._remove(gone)
+
+    def _below(self, vertices: Iterable[int]) -> set[int]:
+        subsystem = self.subsystems[0]
+        return {u for vertex in vertices for u in self.graph.below(vertex, subsystem)}
+
+    def _remove(self, gone: set[int]) -> None:
+        """Jobs lose what they hold there."""
+        if self.root in gone:
+            raise MatchError("the root of the graph cannot be removed")
+        for job_id, booking in list(self.bookings.items()):
+            rows = living.split(booking.rows, booking.n_rows, self._row_width)
+            if any(row[O_INDEX] in gone for row in rows if not row[O_IS_EDGE]):
+                self._give_back(job_id, booking, gone)
+        self.graph.remove(gone)
+        self.graph.freeze()
+        self._prepare()
+
+    def mark_path(self, path: str, status: int) -> None:
+        """Let the vertex of a path be up or down. Raises `MatchError`."""
+        found = self.graph.find_path(path)
+        if not found:
+            raise MatchError(f"path: no vertex {path[:200]!r} in the graph")
+        changed = [vertex for vertex in found if self.graph.status(vertex) != status]
+        for vertex in changed:
+            self.graph.set_status(vertex, status)
+        nodes = sum(1 for u in self._below(changed) if self.graph.type(u) == "node")
+        self._nodes_up += nodes if status == UP else -nodes
+
+    def mark_ranks(self, ranks: Iterable[int], status: int) -> None:
+        """Let all vertices of some ranks be up or down; unknown ranks are passed over."""
+        by_rank = self.graph.by_rank()
+        for rank in ranks:
+            if rank in by_rank:
+                top = living.top_of_rank(self.graph, by_rank[rank], self.subsystems[0])
+                if self.graph.status(top) != status:
+                    self.graph.set_status(top, status)
+                    self._nodes_up += 1 if status == UP else -1
 
     def _count_visits(self, booking: Booking) -> None:
         """As if the job's vertices were looked for from the root down."""

@@ -15,6 +15,10 @@ from dataclasses import dataclass, field
 from flux_mpi.resource.graph import V_TYPE, V_WIDTH, ResourceGraph
 from flux_mpi.sched.scalars import ORDER_GREATER, ORDER_INTERVAL, ORDER_LESS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 Score = Callable[[ResourceGraph, str], "array[int]"]
 """Scores of all vertices (64 bits each, above zero) of a graph walked by a subsystem."""
 
@@ -174,7 +178,7 @@ def _custom(text: str) -> MatchPolicy:
     return _ranked(order, **flags)
 
 
-def _plugins() -> dict[str, object]:
+def _plugins() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}

@@ -1,0 +1,111 @@
+"""Changes of what is matched on while jobs run: resources that go up or down, come or leave, and
+jobs that give some of theirs back."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+from flux_mpi.resource.graph import E_EXCLUSIVE, E_MARK, E_WIDTH, EW_NEEDS, EW_WIDTH, ResourceGraph
+from flux_mpi.resource.readers import Allocation
+from flux_mpi.sched.traversal import (
+    O_ANY_BELOW,
+    O_BELOW,
+    O_INDEX,
+    O_IS_EDGE,
+    O_NEEDS,
+    O_TAKEN,
+)
+
+Row = list[int]
+
+
+def split(rows: array[int], n_rows: int, width: int) -> list[Row]:
+    """Flat rows as lists."""
+    return [list(rows[base : base + width]) for base in range(0, n_rows * width, width)]
+
+
+def join(rows: Iterable[Row]) -> array[int]:
+    """Lists as flat rows."""
+    flat = array("q")
+    for row in rows:
+        flat.extend(row)
+    return flat
+
+
+def without(
+    graph: ResourceGraph,
+    subsystem: str,
+    rows: list[Row],
+    gone: set[int],
+    columns: dict[int, int],
+) -> list[Row]:
+    """What is left of a booking when some vertices are given back: aggregates are made anew.
+
+    ``columns``: type number to the column that counts it. What nothing is left below goes too.
+    """
+    kept = {row[O_INDEX]: row for row in rows if not row[O_IS_EDGE] and row[O_INDEX] not in gone}
+    below: dict[int, Row] = {}
+    n_below = len(rows[0]) - O_BELOW if rows else 0
+    for vertex, row in kept.items():
+        if not row[O_TAKEN]:
+            continue
+        column = columns.get(graph.types.find(graph.type(vertex)))
+        at = vertex
+        below.setdefault(vertex, [0] * n_below)
+        while True:
+            edge = graph.parent_edge(at, subsystem)
+            if edge is None:
+                break
+            at = graph.sources[edge]
+            counts = below.setdefault(at, [0] * n_below)
+            if column is not None:
+                counts[column] += graph.sizes[vertex]
+    left: list[Row] = []
+    for row in rows:
+        vertex = graph.target(row[O_INDEX]) if row[O_IS_EDGE] else row[O_INDEX]
+        if vertex in gone or vertex not in below:
+            continue
+        if not row[O_IS_EDGE]:
+            counts = below[vertex]
+            row = [*row[:O_BELOW], *counts]
+            row[O_ANY_BELOW] = int(any(counts))
+        left.append(row)
+    return left
+
+
+def widened(rows: list[Row], width: int) -> list[Row]:
+    """The same rows with zeros for columns that came since."""
+    return [row + [0] * (width - len(row)) for row in rows]
+
+
+def mark(graph: ResourceGraph, allocation: Allocation, tick: int) -> None:
+    """Mark the edges that a file's allocation follows as taken by selection ``tick``."""
+    for edge, needs, exclusive in allocation.edges:
+        graph.e[edge * E_WIDTH + E_MARK] = tick
+        graph.e[edge * E_WIDTH + E_EXCLUSIVE] = int(exclusive)
+        graph.ew[edge * EW_WIDTH + EW_NEEDS] = needs
+
+
+def take(rows: list[Row], allocation: Allocation, n_below: int) -> list[Row]:
+    """Let rows take what the file says of their vertices; vertices that none reached get one."""
+    taken = {vertex: needs for vertex, needs, exclusive in allocation.vertices if exclusive}
+    for row in rows:
+        if row[O_IS_EDGE]:
+            continue
+        needs = taken.pop(row[O_INDEX], None)
+        row[O_TAKEN] = int(needs is not None)
+        if needs is not None:
+            row[O_NEEDS] = needs
+    for vertex, needs in taken.items():
+        row = [0] * (O_BELOW + n_below)
+        row[O_INDEX] = vertex
+        row[O_NEEDS] = needs
+        row[O_TAKEN] = 1
+        rows.append(row)
+    return rows
+
+
+def top_of_rank(graph: ResourceGraph, vertices: Iterable[int], subsystem: str) -> int:
+    """Of a rank's vertices the one that all others are below: its path is the shortest."""
+    return min(vertices, key=lambda vertex: len(graph.path(vertex, subsystem) or ""))

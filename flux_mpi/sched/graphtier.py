@@ -27,6 +27,12 @@ KERNELS = ("select", "walk", "book", "release", "reweigh", "first_time")
 
 _MODULES = (timeline, introsort, traversal, booking)
 
+_NARROW = frozenset(("v", "e", "out", "by_weight", "sources"))
+_WIDE = frozenset(
+    ("ew", "x", "p", "s", "w", "ok", "req", "d", "rows", "uniq", "needs", "below", "last")
+)
+"""Arguments that are arrays of 32 and of 64 bits, wherever they occur; others are integers."""
+
 _lock = threading.Lock()
 _compiled: Kernels = {}
 
@@ -54,7 +60,7 @@ def compile_all() -> Kernels:
 
 def _compile() -> Kernels:
     """Compile every function of the kernels' modules, each with its callees already compiled."""
-    from numba import njit
+    from numba import int32, int64, njit, void
 
     made: dict[str, Any] = {}
     for module in _MODULES:
@@ -65,7 +71,14 @@ def _compile() -> Kernels:
                 twin.__annotations__ = {}
                 twin.__module__ = module.__name__
                 twin.__qualname__ = function.__qualname__
-                scope[name] = made[name] = njit(cache=True)(twin)
+                result = void if function.__annotations__["return"] == "None" else int64
+                signature = result(
+                    *(
+                        int32[::1] if a in _NARROW else int64[::1] if a in _WIDE else int64
+                        for a in function.__code__.co_varnames[: function.__code__.co_argcount]
+                    )
+                )
+                scope[name] = made[name] = njit(signature, cache=True)(twin)
     return {name: made[name] for name in KERNELS}
 
 

@@ -73,6 +73,7 @@ from flux_mpi.sched.scalars import (
 from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_UNITS, level, peak
 from flux_mpi.sched.traversal import (
     A_WIDTH,
+    D_WIDTH,
     FULL,
     O_ABOVE,
     O_ANY_BELOW,
@@ -211,6 +212,7 @@ class Matcher:
         self._pw = P_BELOW + n_below
         self._row_width = O_BELOW + n_below
         self._lay_scalars(n_below)
+        self._d = array("q", bytes(8 * D_WIDTH * (reachable.depth() + 1)))
         self._x = rows_of(graph, self._xw)
         self._fill_scores()
         reachable.fill_totals(self._x, self._xw, self._tracked)
@@ -406,6 +408,8 @@ class Matcher:
                     table.width,
                     fs,
                     w,
+                    self._tier.face(self._d),
+                    len(self._d) // D_WIDTH,
                     self.root,
                     0,
                     table.top,

@@ -108,6 +108,25 @@ class Reach:
             if flat[u * V_WIDTH + V_OUT] == flat[u * V_WIDTH + V_OUT_END]
         }
 
+    def depth(self) -> int:
+        """Levels of vertices; more in a graph where some can be reached by longer ways."""
+        if self._large:
+            return len(self._levels())
+        graph = self._graph
+        number = graph.subsystems.find(self._subsystem)
+        depths = {self._root: 1}
+        stack = [self._root]
+        while stack:
+            u = stack.pop()
+            for edge in graph.edges_from(u):
+                child = graph.e[edge * E_WIDTH]
+                if graph.e[edge * E_WIDTH + E_SUBSYSTEM] == number and (
+                    depths.get(child, 0) < depths[u] + 1
+                ):
+                    depths[child] = depths[u] + 1
+                    stack.append(child)
+        return max(depths.values())
+
     def of_type(self, type: str) -> list[int]:
         """The vertices of a type, ascending."""
         number = self._graph.types.find(type)
@@ -163,38 +182,51 @@ class Reach:
                     if column is not None:
                         x[up + column] += sizes[u]
 
+    def _parents(self) -> Any:
+        """By vertex the one above, -1 for none."""
+        import numpy as np
+
+        edges = self._columns()[:, V_PARENT]
+        parents = np.where(edges >= 0, np.frombuffer(self._graph.sources, "i")[edges], -1)
+        parents[self._root] = -1
+        return parents
+
+    def _levels(self) -> list[Any]:
+        """The vertices by level, the root's first."""
+        import numpy as np
+
+        parents = self._parents()
+        levels = [np.array([self._root])]
+        inside = np.zeros(len(parents), dtype=bool)
+        inside[self._root] = True
+        rest = np.flatnonzero(parents >= 0)
+        while len(rest):
+            below = inside[parents[rest]]
+            if not below.any():
+                break
+            level = rest[below]
+            levels.append(level)
+            inside[:] = False
+            inside[level] = True
+            rest = rest[~below]
+        return levels
+
     def _fill_by_levels(self, x: array[int], width: int, columns: Mapping[int, int]) -> None:
         import numpy as np
 
         graph = self._graph
-        v = self._columns()
         rows = np.frombuffer(x, dtype="q").reshape(-1, width)
-        parent_edge = v[:, V_PARENT]
-        parents = np.where(parent_edge >= 0, np.frombuffer(graph.sources, "i")[parent_edge], -1)
-        parents[self._root] = -1
-        depth = np.full(len(parents), -1, dtype="i")
-        depth[self._root] = 0
-        level = 0
-        while True:
-            below = np.flatnonzero(
-                (parents >= 0) & (depth < 0) & (depth[np.maximum(parents, 0)] == level)
-            )
-            if not len(below):
-                break
-            level += 1
-            depth[below] = level
+        parents = self._parents()
         sizes = np.frombuffer(graph.sizes, dtype="q")
-        types = v[:, V_TYPE]
+        types = self._columns()[:, V_TYPE]
         n = len(parents)
-        for d in range(level, 0, -1):
-            at = np.flatnonzero(depth == d)
+        for at in reversed(self._levels()[1:]):
             up = parents[at]
-            for k in range(len(columns)):
-                rows[:, X_TOTAL + k] += np.bincount(
-                    up, weights=rows[at, X_TOTAL + k], minlength=n
-                ).astype("q")
+            here = types[at]
             for number, column in columns.items():
-                ours = at[types[at] == number]
-                rows[:, X_TOTAL + column] += np.bincount(
-                    parents[ours], weights=sizes[ours], minlength=n
-                ).astype("q")
+                # What is below these vertices, and these vertices themselves.
+                units = rows[at, X_TOTAL + column] + np.where(here == number, sizes[at], 0)
+                if units.any():
+                    rows[:, X_TOTAL + column] += np.bincount(up, weights=units, minlength=n).astype(
+                        "q"
+                    )

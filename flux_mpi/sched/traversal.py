@@ -484,6 +484,29 @@ def take_slot(
     return 1
 
 
+def hash_of(w: Words, n_types: int, have: int) -> int:
+    """Which list of results the units in a row belong to."""
+    mix = 0
+    for t in range(n_types):
+        mix = (mix * 31 + w[have * A_WIDTH + t]) % HASHES
+    return mix
+
+
+def known_best(req: Words, rw: int, w: Words, n_types: int, have: int, memo: int) -> int:
+    """The result for the units in the row ``have`` among those under ``memo``, or -1."""
+    known = w[memo * A_WIDTH + hash_of(w, n_types, have)]
+    while known >= 0:
+        same = 1
+        other = w[known * A_WIDTH + 4]
+        for t in range(n_types):
+            if w[other * A_WIDTH + t] != w[have * A_WIDTH + t]:
+                same = 0
+        if same != 0:
+            return known
+        known = w[known * A_WIDTH + 3]
+    return -1
+
+
 def best_alternative(
     req: Words, rw: int, s: Words, w: Words, low: int, high: int, union: int, have: int, memo: int
 ) -> int:
@@ -494,29 +517,44 @@ def best_alternative(
     alternative to take first or -1, row of what is left then), or -1 when the arena is full.
     """
     n_types = req[low * rw + R_UNION_TO] - union
-    mix = 0
-    for t in range(n_types):
-        mix = (mix * 31 + w[have * A_WIDTH + t]) % HASHES
-    known = w[memo * A_WIDTH + mix]
-    while known >= 0:
-        same = 1
-        other = w[known * A_WIDTH + 4]
-        for t in range(n_types):
-            if w[other * A_WIDTH + t] != w[have * A_WIDTH + t]:
-                same = 0
-        if same != 0:
-            return known
-        known = w[known * A_WIDTH + 3]
-    most = -1
-    choice = -1
-    left = -1
-    for slot in range(low, high):
+    found = known_best(req, rw, w, n_types, have, memo)
+    if found >= 0:
+        return found
+    # A row of the stack: what is left, the alternative to try next, the most slots so far, the
+    # alternative that gave them, what it left, the row below on the stack.
+    stack = new_row(w, s)
+    if stack < 0:
+        return -1
+    w[stack * A_WIDTH] = have
+    w[stack * A_WIDTH + 1] = low
+    w[stack * A_WIDTH + 2] = -1
+    w[stack * A_WIDTH + 3] = -1
+    w[stack * A_WIDTH + 4] = -1
+    w[stack * A_WIDTH + 5] = -1
+    result = -1
+    while stack >= 0:
+        k = stack * A_WIDTH
+        have = w[k]
+        slot = w[k + 1]
+        if slot == high:
+            result = new_row(w, s)
+            if result < 0:
+                return -1
+            mix = memo * A_WIDTH + hash_of(w, n_types, have)
+            w[result * A_WIDTH] = w[k + 2] + 1
+            w[result * A_WIDTH + 1] = w[k + 3]
+            w[result * A_WIDTH + 2] = w[k + 4]
+            w[result * A_WIDTH + 3] = w[mix]
+            w[result * A_WIDTH + 4] = have
+            w[mix] = result
+            stack = w[k + 5]
+            continue
         rest = new_row(w, s)
         if rest < 0:
             return -1
         for t in range(n_types):
             w[rest * A_WIDTH + t] = w[have * A_WIDTH + t]
-        fits = 1
+        fits = 0 if req[slot * rw + R_FROM] == req[slot * rw + R_TO] else 1
         for r in range(req[slot * rw + R_FROM], req[slot * rw + R_TO]):
             for t in range(n_types):
                 if req[(union + t) * rw] == req[r * rw]:
@@ -524,24 +562,26 @@ def best_alternative(
                     if count == 0:
                         fits = 0
                     w[rest * A_WIDTH + t] -= count
-        if fits == 0 or req[slot * rw + R_FROM] == req[slot * rw + R_TO]:
-            continue
-        found = best_alternative(req, rw, s, w, low, high, union, rest, memo)
-        if found < 0:
-            return -1
-        if w[found * A_WIDTH] > most:
-            most = w[found * A_WIDTH]
-            choice = slot
-            left = rest
-    result = new_row(w, s)
-    if result < 0:
-        return -1
-    w[result * A_WIDTH] = most + 1
-    w[result * A_WIDTH + 1] = choice
-    w[result * A_WIDTH + 2] = left
-    w[result * A_WIDTH + 3] = w[memo * A_WIDTH + mix]
-    w[result * A_WIDTH + 4] = have
-    w[memo * A_WIDTH + mix] = result
+        if fits != 0:
+            known = known_best(req, rw, w, n_types, rest, memo)
+            if known < 0:
+                below = new_row(w, s)
+                if below < 0:
+                    return -1
+                b = below * A_WIDTH
+                w[b] = rest
+                w[b + 1] = low
+                w[b + 2] = -1
+                w[b + 3] = -1
+                w[b + 4] = -1
+                w[b + 5] = stack
+                stack = below
+                continue
+            if w[known * A_WIDTH] > w[k + 2]:
+                w[k + 2] = w[known * A_WIDTH]
+                w[k + 3] = slot
+                w[k + 4] = rest
+        w[k + 1] = slot + 1
     return result
 
 
@@ -637,12 +677,21 @@ def make_slots(
     return 0
 
 
-def visit(
+# Columns of the walk's stack, one row a level: the vertex, the requests there, whether anything on
+# the way matched, whether it is taken exclusively, its frame, the frame for what is below it (a
+# slot has one of its own), the frame above, how it matched, the requests that its match goes on
+# with, those to look for below, exclusively or not, how many times over, the slice of edges left,
+# the tallies, whether anything was found, the arena's mark, and the edge that led here.
+D_VERTEX, D_LOW, D_HIGH, D_PRISTINE, D_TAKEN, D_FRAME, D_INTO, D_ABOVE, D_MATCH = range(9)
+D_NEXT_LOW, D_NEXT_HIGH, D_LOOK_LOW, D_LOOK_HIGH, D_BELOW_TAKEN, D_TIMES = range(9, 15)
+D_EDGE_AT, D_EDGE_END, D_TALLIES, D_FOUND, D_MARK, D_EDGE = range(15, 21)
+D_WIDTH = 21
+
+
+def enter(
     v: Words,
     e: Words,
-    ew: Words,
     out: Words,
-    by_weight: Words,
     x: Words,
     xw: int,
     p: Words,
@@ -652,25 +701,23 @@ def visit(
     rw: int,
     s: Words,
     w: Words,
+    d: Words,
+    at: int,
     u: int,
     low: int,
     high: int,
     pristine: int,
     exclusive: int,
-    parent: int,
+    above: int,
+    edge: int,
 ) -> int:
-    """Visit a vertex for the requests in [low, high); candidates go to the frame ``parent``.
-
-    ``pristine``: nothing on the way here matched. Returns UNFIT, FULL, or else whether the vertex
-    would be taken exclusively.
-    """
+    """Begin the visit of a vertex: 0 with its row of the stack at ``d[at]``, or UNFIT, or FULL."""
     vu = u * V_WIDTH
     kind = v[vu + V_TYPE]
-    # -- which part of the request does it answer? ----------------------------------------------
     s[S_PRE] += 1
     matched = -1
     slot = -1
-    n_slots = 0
+    times = 0
     flexible = s[S_FLEXIBLE]
     seen = 0
     for r in range(low, high):
@@ -682,13 +729,13 @@ def visit(
             for c in range(req[row + R_FROM], req[row + R_TO]):
                 if req[c * rw + R_IS_SLOT] != 0:
                     slot = c
-                    n_slots = req[c * rw + R_MOST]
+                    times = req[c * rw + R_MOST]
             seen = 1
         elif req[row + R_IS_SLOT] != 0:
             if seen == 1:
                 return UNFIT
             slot = r
-            n_slots = req[row + R_MOST]
+            times = req[row + R_MOST]
             seen = 2 if flexible != 0 else 1
     match = PASSING if pristine != 0 else NOTHING
     next_low = low
@@ -715,170 +762,131 @@ def visit(
         next_high = req[matched * rw + R_TO]
     if match == NOTHING:
         return UNFIT
-    if match != PASSING:
-        pristine = 0
     taken = exclusive
     if taken == 0 and takes(req, rw, low, high, kind) != 0:
         taken = 1
     if prune(v, x, xw, p, ok, n_ok, req, rw, s, u, low, high, taken) < 0:
         return UNFIT
     v[vu + V_COLOR] = s[S_COLOR]
-    # -- what lies below ------------------------------------------------------------------------
-    top = s[S_TOP]
+    mark_at = s[S_TOP]
     frame = new_frame(w, s)
     if frame < 0:
         return FULL
     into = frame
-    child_exclusive = taken
-    multiplier = 1
+    below_taken = taken
     look_low = next_low
     look_high = next_high
     if match == SLOT:
         into = new_frame(w, s)
         if into < 0:
             return FULL
-        child_exclusive = 1
-        multiplier = n_slots
+        below_taken = 1
         if flexible != 0:
             # What any of the alternatives needs.
             look_low = req[next_low * rw + R_UNION]
             look_high = req[next_low * rw + R_UNION_TO]
-    any_below = 0
-    first_only = s[S_FIRST]
-    dominant = s[S_DOMINANT]
-    tallies = -1
-    if first_only != 0:
-        tallies = s[S_TOP]
+    else:
+        times = 1
+    tallies = s[S_TOP]
+    if s[S_FIRST] != 0:
         for r in range(look_low, look_high):
             row = new_row(w, s)
             if row < 0:
                 return FULL
             w[row * A_WIDTH] = req[r * rw]
             w[row * A_WIDTH + 1] = req[r * rw + R_MOST]
-    n_looks = look_high - look_low
-    for i in range(v[vu + V_OUT], v[vu + V_OUT_END]):
-        edge = out[i]
-        if first_only != 0:
-            edge = by_weight[i]
-        ee = edge * E_WIDTH
-        if e[ee + E_SUBSYSTEM] != dominant:
-            continue
-        child = e[ee]
-        vc = child * V_WIDTH
-        if v[vc + V_COLOR] == s[S_COLOR]:
-            continue
-        child_kind = v[vc + V_TYPE]
-        if first_only != 0:
-            enough = 0
-            for t in range(n_looks):
-                row = (tallies + t) * A_WIDTH
-                if w[row] == child_kind and (w[row + 1] == 0 or w[row + 4] >= multiplier):
-                    enough = 1
-            if enough != 0:
+    d[at + D_VERTEX] = u
+    d[at + D_LOW] = low
+    d[at + D_HIGH] = high
+    d[at + D_PRISTINE] = pristine if match == PASSING else 0
+    d[at + D_TAKEN] = taken
+    d[at + D_FRAME] = frame
+    d[at + D_INTO] = into
+    d[at + D_ABOVE] = above
+    d[at + D_MATCH] = match
+    d[at + D_NEXT_LOW] = next_low
+    d[at + D_NEXT_HIGH] = next_high
+    d[at + D_LOOK_LOW] = look_low
+    d[at + D_LOOK_HIGH] = look_high
+    d[at + D_BELOW_TAKEN] = below_taken
+    d[at + D_TIMES] = times
+    d[at + D_EDGE_AT] = v[vu + V_OUT]
+    d[at + D_EDGE_END] = v[vu + V_OUT_END]
+    d[at + D_TALLIES] = tallies
+    d[at + D_FOUND] = 0
+    d[at + D_MARK] = mark_at
+    d[at + D_EDGE] = edge
+    return 0
+
+
+def look_aside(
+    v: Words,
+    e: Words,
+    out: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    ok: Words,
+    n_ok: int,
+    req: Words,
+    rw: int,
+    s: Words,
+    w: Words,
+    d: Words,
+    at: int,
+) -> int:
+    """Note what of the auxiliary subsystems a vertex has; -1 when the arena is full."""
+    u = d[at + D_VERTEX]
+    frame = d[at + D_FRAME]
+    for a in range(s[S_N_AUX]):
+        aux = s[S_AUX + a]
+        for i in range(v[u * V_WIDTH + V_OUT], v[u * V_WIDTH + V_OUT_END]):
+            ee = out[i] * E_WIDTH
+            if e[ee + E_SUBSYSTEM] != aux or s[S_AUX_ROOT] == 0:
                 continue
-        found = UNFIT
-        if v[vc + V_OUT] == v[vc + V_OUT_END]:
-            # A leaf needs no frame, and most vertices are leaves.
-            s[S_PRE] += 1
-            hit = -1
-            bad = 0
-            for r in range(look_low, look_high):
-                if req[r * rw] == child_kind or req[r * rw + R_IS_SLOT] != 0:
-                    if hit >= 0:
-                        bad = 1
-                    hit = r
-            if bad == 0 and (pristine != 0 or (hit >= 0 and req[hit * rw] == child_kind)):
-                child_taken = child_exclusive
-                if child_taken == 0 and takes(req, rw, look_low, look_high, child_kind) != 0:
-                    child_taken = 1
-                if (
-                    prune(
-                        v, x, xw, p, ok, n_ok, req, rw, s, child, look_low, look_high, child_taken
-                    )
-                    == 0
-                ):
-                    v[vc + V_COLOR] = s[S_COLOR]
-                    if hit < 0 or req[hit * rw] != child_kind:
-                        s[S_POST] += 1  # passed by; nobody asks for it
-                    elif req[hit * rw + R_FROM] == req[hit * rw + R_TO]:
-                        s[S_POST] += 1
-                        found = child_taken
-                        xc = child * xw
-                        head = v[vc + V_HEAD]
-                        left = x[xc + X_SIZE]
-                        if head >= 0:
-                            left -= peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_UNITS)
-                        w[into * A_WIDTH + F_LEFT] = left
-                        w[into * A_WIDTH + F_SCORE] = x[xc + X_SCORE]
-                        if req[hit * rw + R_LABEL] != 0:
-                            x[xc + X_LABEL] = s[S_TICK] * LABELS + req[hit * rw + R_LABEL]
-        else:
-            found = visit(
-                v,
-                e,
-                ew,
-                out,
-                by_weight,
-                x,
-                xw,
-                p,
-                ok,
-                n_ok,
-                req,
-                rw,
-                s,
-                w,
-                child,
-                look_low,
-                look_high,
-                pristine,
-                child_exclusive,
-                into,
-            )
-        if found == FULL:
+            other = e[ee]
+            low = d[at + D_NEXT_LOW]
+            high = d[at + D_NEXT_HIGH]
+            if prune(v, x, xw, p, ok, n_ok, req, rw, s, other, low, high, d[at + D_TAKEN]) == 0:
+                key = v[other * V_WIDTH + V_TYPE] + LABELS * (aux + 1)
+                score = w[frame * A_WIDTH + F_SCORE]
+                count = w[frame * A_WIDTH + F_LEFT]
+                if add(w, s, frame, key, score, count, out[i], d[at + D_TAKEN]) < 0:
+                    return -1
+    return 0
+
+
+def leave(
+    v: Words,
+    e: Words,
+    ew: Words,
+    out: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    ok: Words,
+    n_ok: int,
+    req: Words,
+    rw: int,
+    s: Words,
+    w: Words,
+    d: Words,
+    at: int,
+) -> int:
+    """End the visit of a vertex: 0 when it fits, with its score and what is left of it in the frame
+    above, or UNFIT, or FULL."""
+    u = d[at + D_VERTEX]
+    frame = d[at + D_FRAME]
+    low = d[at + D_LOW]
+    high = d[at + D_HIGH]
+    if d[at + D_MATCH] != SLOT:
+        if s[S_N_AUX] > 0 and look_aside(v, e, out, x, xw, p, ok, n_ok, req, rw, s, w, d, at) < 0:
             return FULL
-        if found >= 0:
-            any_below = 1
-            count = w[into * A_WIDTH + F_LEFT]
-            score = w[into * A_WIDTH + F_SCORE]
-            if add(w, s, into, child_kind, score, count, edge, found) < 0:
-                return FULL
-            if first_only != 0:
-                missing = 0
-                for t in range(n_looks):
-                    row = (tallies + t) * A_WIDTH
-                    entry = find_entry(w, into, w[row])
-                    if entry >= 0:
-                        total = w[entry * A_WIDTH + N_TOTAL]
-                        if total > w[row + 2]:
-                            # All that came at once is one bundle towards the next share.
-                            w[row + 3] += total - w[row + 2]
-                            w[row + 2] = total
-                            if w[row + 1] > 0 and w[row + 3] >= w[row + 1]:
-                                w[row + 4] += 1
-                                w[row + 3] = 0
-                    if w[row + 1] != 0 and w[row + 4] < multiplier:
-                        missing = 1
-                if missing == 0:
-                    break
-    if match != SLOT:
-        for a in range(s[S_N_AUX]):
-            aux = s[S_AUX + a]
-            for i in range(v[vu + V_OUT], v[vu + V_OUT_END]):
-                ee = out[i] * E_WIDTH
-                if e[ee + E_SUBSYSTEM] != aux or s[S_AUX_ROOT] == 0:
-                    continue
-                other = e[ee]
-                if prune(v, x, xw, p, ok, n_ok, req, rw, s, other, next_low, next_high, taken) == 0:
-                    key = v[other * V_WIDTH + V_TYPE] + LABELS * (aux + 1)
-                    score = w[frame * A_WIDTH + F_SCORE]
-                    count = w[frame * A_WIDTH + F_LEFT]
-                    if add(w, s, frame, key, score, count, out[i], taken) < 0:
-                        return FULL
-    elif any_below != 0 and make_slots(req, rw, s, w, frame, into, next_low, next_high) < 0:
-        return FULL
-    # -- does it fit, and what is it worth? -----------------------------------------------------
-    fits = 1
+    elif d[at + D_FOUND] != 0:
+        into = d[at + D_INTO]
+        if make_slots(req, rw, s, w, frame, into, d[at + D_NEXT_LOW], d[at + D_NEXT_HIGH]) < 0:
+            return FULL
+    kind = v[u * V_WIDTH + V_TYPE]
     for r in range(low, high):
         row = r * rw
         if req[row] != kind:
@@ -890,29 +898,239 @@ def visit(
                 have = w[entry * A_WIDTH + N_FIT]
             count = count_for(req, c * rw, have)
             if count == 0:
-                fits = 0
-                break
+                s[S_TOP] = d[at + D_MARK]
+                return UNFIT
             if choose(w, s, frame, entry, count, s[S_VERTEX_ORDER]) < 0:
                 return FULL
-    if fits == 0:
-        s[S_TOP] = top
-        return UNFIT
+        if req[row + R_LABEL] != 0:
+            x[u * xw + X_LABEL] = s[S_TICK] * LABELS + req[row + R_LABEL]
+    above = d[at + D_ABOVE]
     if w[frame * A_WIDTH + F_CHOSE] != 0:
         mark_chosen(e, ew, s, w, frame)
-        s[S_TOP] = top
-    elif merge(w, s, frame, parent) < 0:
+        s[S_TOP] = d[at + D_MARK]
+    elif merge(w, s, frame, above) < 0:
         return FULL
     left = x[u * xw + X_SIZE]
-    head = v[vu + V_HEAD]
+    head = v[u * V_WIDTH + V_HEAD]
     if head >= 0:
         left -= peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_UNITS)
-    w[parent * A_WIDTH + F_LEFT] = left
-    w[parent * A_WIDTH + F_SCORE] = x[u * xw + X_SCORE]
-    for r in range(low, high):
-        if req[r * rw] == kind and req[r * rw + R_LABEL] != 0:
-            x[u * xw + X_LABEL] = s[S_TICK] * LABELS + req[r * rw + R_LABEL]
+    w[above * A_WIDTH + F_LEFT] = left
+    w[above * A_WIDTH + F_SCORE] = x[u * xw + X_SCORE]
     s[S_POST] += 1
-    return taken
+    return 0
+
+
+def tally(w: Words, into: int, tallies: int, n_looks: int, times: int) -> int:
+    """Count what was found towards ``times`` shares of each type; 1 when nothing is missing."""
+    enough = 1
+    for t in range(n_looks):
+        row = (tallies + t) * A_WIDTH
+        entry = find_entry(w, into, w[row])
+        if entry >= 0:
+            total = w[entry * A_WIDTH + N_TOTAL]
+            if total > w[row + 2]:
+                # All that came at once is one bundle towards the next share.
+                w[row + 3] += total - w[row + 2]
+                w[row + 2] = total
+                if w[row + 1] > 0 and w[row + 3] >= w[row + 1]:
+                    w[row + 4] += 1
+                    w[row + 3] = 0
+        if w[row + 1] != 0 and w[row + 4] < times:
+            enough = 0
+    return enough
+
+
+def search(
+    v: Words,
+    e: Words,
+    ew: Words,
+    out: Words,
+    by_weight: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    ok: Words,
+    n_ok: int,
+    req: Words,
+    rw: int,
+    s: Words,
+    w: Words,
+    d: Words,
+    n_d: int,
+    root: int,
+    low: int,
+    high: int,
+    exclusive: int,
+    top: int,
+) -> int:
+    """Visit ``root`` and all below it for the requests in [low, high).
+
+    Candidates go to the frame ``top``. ``d`` is the stack, with room for ``n_d`` levels. Returns
+    UNFIT, FULL, or whether the root would be taken exclusively.
+    """
+    result = enter(
+        v, e, out, x, xw, p, ok, n_ok, req, rw, s, w, d, 0, root, low, high, 1, exclusive, top, -1
+    )
+    if result < 0:
+        return result
+    taken_root = d[D_TAKEN]
+    first_only = s[S_FIRST]
+    dominant = s[S_DOMINANT]
+    color = s[S_COLOR]
+    job_kind = s[S_KIND]
+    pw = s[S_POINT_WIDTH]
+    start = s[S_AT]
+    end = s[S_END]
+    right_now = 1 if start == s[S_NOW] and job_kind in (KIND_ALLOCATE, KIND_LOOK) else 0
+    depth = 0
+    while depth >= 0:
+        at = depth * D_WIDTH
+        into = d[at + D_INTO]
+        look_low = d[at + D_LOOK_LOW]
+        look_high = d[at + D_LOOK_HIGH]
+        n_looks = look_high - look_low
+        pristine = d[at + D_PRISTINE]
+        below_taken = d[at + D_BELOW_TAKEN]
+        tallies = d[at + D_TALLIES]
+        times = d[at + D_TIMES]
+        i = d[at + D_EDGE_AT]
+        last = d[at + D_EDGE_END]
+        found_any = d[at + D_FOUND]
+        # Children of one type mostly follow each other: what holds for the type is kept.
+        known = -1
+        hit = -1
+        hit_taken = 0
+        hit_closed = 0
+        down = 0
+        while i < last:
+            edge = out[i]
+            if first_only != 0:
+                edge = by_weight[i]
+            i += 1
+            ee = edge * E_WIDTH
+            if e[ee + E_SUBSYSTEM] != dominant:
+                continue
+            child = e[ee]
+            vc = child * V_WIDTH
+            if v[vc + V_COLOR] == color:
+                continue
+            kind = v[vc + V_TYPE]
+            if first_only != 0:
+                enough = 0
+                for t in range(n_looks):
+                    row = (tallies + t) * A_WIDTH
+                    if w[row] == kind and (w[row + 1] == 0 or w[row + 4] >= times):
+                        enough = 1
+                if enough != 0:
+                    continue
+            if v[vc + V_OUT] != v[vc + V_OUT_END]:
+                result = -1
+                if depth + 1 < n_d:
+                    result = enter(
+                        v,
+                        e,
+                        out,
+                        x,
+                        xw,
+                        p,
+                        ok,
+                        n_ok,
+                        req,
+                        rw,
+                        s,
+                        w,
+                        d,
+                        at + D_WIDTH,
+                        child,
+                        look_low,
+                        look_high,
+                        pristine,
+                        below_taken,
+                        into,
+                        edge,
+                    )
+                if result == FULL:
+                    return FULL
+                if result == 0:
+                    down = 1
+                    break
+                continue
+            # A leaf needs no frame, and most vertices are leaves.
+            s[S_PRE] += 1
+            if kind != known:
+                known = kind
+                hit = -1
+                hit_closed = 0
+                for r in range(look_low, look_high):
+                    if req[r * rw] == kind or req[r * rw + R_IS_SLOT] != 0:
+                        if hit >= 0:
+                            hit_closed = 1
+                        hit = r
+                if hit >= 0 and req[hit * rw] != kind:
+                    hit = -1
+                hit_taken = below_taken
+                if hit >= 0:
+                    asked = req[hit * rw + R_EXCLUSIVE]
+                    if asked == X_TRUE:
+                        hit_taken = 1
+                    if (hit_taken != 0 and asked == X_FALSE) or (
+                        req[hit * rw + R_FROM] != req[hit * rw + R_TO]
+                    ):
+                        hit_closed = 1
+            if hit_closed != 0 or hit < 0:
+                continue
+            if job_kind != KIND_SATISFY and v[vc + V_STATUS] != 0:
+                continue
+            if n_ok > 0 and ok[child] == 0:
+                continue
+            left = x[child * xw + X_SIZE]
+            head = v[vc + V_HEAD]
+            if head >= 0:
+                left -= peak(p, pw, head, start, end, P_UNITS)
+                if hit_taken != 0 and (
+                    (right_now != 0 and v[vc + V_NALLOC] > 0)
+                    or peak(p, pw, head, start, end, P_JOBS) > 0
+                ):
+                    continue
+            if left <= 0:
+                continue
+            v[vc + V_COLOR] = color
+            s[S_POST] += 1
+            score = x[child * xw + X_SCORE]
+            w[into * A_WIDTH + F_LEFT] = left
+            w[into * A_WIDTH + F_SCORE] = score
+            if req[hit * rw + R_LABEL] != 0:
+                x[child * xw + X_LABEL] = s[S_TICK] * LABELS + req[hit * rw + R_LABEL]
+            found_any = 1
+            if add(w, s, into, kind, score, left, edge, hit_taken) < 0:
+                return FULL
+            if first_only != 0 and tally(w, into, tallies, n_looks, times) != 0:
+                i = last
+        d[at + D_EDGE_AT] = i
+        d[at + D_FOUND] = found_any
+        if down != 0:
+            depth += 1
+            continue
+        result = leave(v, e, ew, out, x, xw, p, ok, n_ok, req, rw, s, w, d, at)
+        if result == FULL:
+            return FULL
+        depth -= 1
+        if depth < 0:
+            return UNFIT if result < 0 else taken_root
+        if result == 0:
+            up = depth * D_WIDTH
+            into = d[up + D_INTO]
+            kind = v[d[at + D_VERTEX] * V_WIDTH + V_TYPE]
+            count = w[into * A_WIDTH + F_LEFT]
+            score = w[into * A_WIDTH + F_SCORE]
+            d[up + D_FOUND] = 1
+            if add(w, s, into, kind, score, count, d[at + D_EDGE], d[at + D_TAKEN]) < 0:
+                return FULL
+            if first_only != 0:
+                n_looks = d[up + D_LOOK_HIGH] - d[up + D_LOOK_LOW]
+                if tally(w, into, d[up + D_TALLIES], n_looks, d[up + D_TIMES]) != 0:
+                    d[up + D_EDGE_AT] = d[up + D_EDGE_END]
+    return UNFIT
 
 
 def mark_up(
@@ -964,6 +1182,8 @@ def select(
     rw: int,
     s: Words,
     w: Words,
+    d: Words,
+    n_d: int,
     root: int,
     low: int,
     high: int,
@@ -983,7 +1203,7 @@ def select(
         return FULL
     kind = v[root * V_WIDTH + V_TYPE]
     exclusive = takes(req, rw, low, high, kind)
-    found = visit(
+    found = search(
         v,
         e,
         ew,
@@ -998,10 +1218,11 @@ def select(
         rw,
         s,
         w,
+        d,
+        n_d,
         root,
         low,
         high,
-        1,
         exclusive,
         frame,
     )
@@ -1059,12 +1280,12 @@ def walk(
     w: Words,
     rows: Words,
     root: int,
-    needs: int,
+    units: int,
     exclusive: int,
 ) -> int:
     """Write down what the last selection took: vertices after what is below them, then their edge.
 
-    ``needs`` and ``exclusive`` are the root's. ``rows`` gets rows of O_BELOW plus S_BELOW words,
+    ``units`` and ``exclusive`` are the root's. ``rows`` gets rows of O_BELOW plus S_BELOW words,
     S_ROWS in all. Vertices of a type that is taken whole take everything below them along.
     Returns how many vertices are taken exclusively, or FULL (``rows`` or the arena).
     """
@@ -1083,7 +1304,7 @@ def walk(
     whole = s[S_TYPES + v[root * V_WIDTH + V_TYPE]] & 1
     w[K_VERTEX] = root
     w[K_NEXT_OUT] = v[root * V_WIDTH + V_OUT]
-    w[K_NEEDS] = needs
+    w[K_NEEDS] = units
     w[K_EXCLUSIVE] = 1 if exclusive != 0 or whole != 0 else 0
     w[K_WHOLE] = whole
     w[K_EDGE] = -1

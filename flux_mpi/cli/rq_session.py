@@ -366,7 +366,7 @@ class Session:
         if not vertices:
             self.tell(f"Couldn't find path {path} in resource graph.")
         for vertex in vertices:
-            graph.properties.setdefault(vertex, {})[key] = value
+            graph.set_property(vertex, key, value)
 
     def get_property(self, path: str) -> None:
         vertices = self._vertices(path)

@@ -625,6 +625,16 @@ def test_a_session_without_end(tmp_path: Path, job: str) -> None:
     assert done.stderr == "ERROR: unknown command 'fly': 'help' lists the commands\n"
 
 
+def test_a_property_counts_at_once(tmp_path: Path, job: str) -> None:
+    spec = json.loads(Path(job).read_text())
+    spec["attributes"]["system"]["constraints"] = {"properties": ["fast"]}
+    Path(job).write_text(json.dumps(spec))
+    match = f"match allocate {job}\n"
+    done = resource_query(tmp_path, f"{match}set-property /tiny0/node1 fast=1\n{match}quit\n")
+    assert done.stdout.startswith(f"{RULE}INFO: No matching resources found\n")
+    assert "      ------node1[1:x]\n" in done.stdout
+
+
 def test_a_session_in_which_input_is_refused(tmp_path: Path) -> None:
     bad = jobspec(tmp_path / "bad.json", -1)
     done = resource_query(tmp_path, f"match allocate {bad}\nquit\n")

@@ -62,6 +62,8 @@ OSDEV_BLOCK, OSDEV_GPU, OSDEV_DMA, OSDEV_COPROC = 0, 1, 4, 5
 MAX_OBJECTS = 1 << 20
 """More objects than this in one file are refused."""
 
+_MAX_LEVELS = 512
+
 
 class Object:
     """One object: what it is, and what is below it in each of the four kinds of children."""
@@ -82,6 +84,7 @@ class Object:
         "nodeset",
         "osdev",
         "parent",
+        "subtype",
         "type",
     )
 
@@ -91,6 +94,7 @@ class Object:
         self.index = 0
         """Its number among those of its level."""
         self.name = ""
+        self.subtype = ""
         self.infos: dict[str, str] = {}
         self.cpuset: int | None = None
         self.complete: int | None = None
@@ -199,7 +203,7 @@ class _Import:
             machine.nodeset = obj.nodeset
             self.root = parent = machine
         self._check_sets(obj)
-        if obj.type == "Misc" or (obj.type == "OSDev" and obj.osdev == OSDEV_DMA):
+        if obj.type in ("Misc", "MemCache") or (obj.type == "OSDev" and obj.osdev == OSDEV_DMA):
             ignored = ignored or parent is not None
         if parent is None:
             self.root = obj
@@ -220,6 +224,7 @@ class _Import:
             raise refusal(FORMAT, f"line {element.line} object type", "one that hwloc has", given)
         obj = Object(type, element.line)
         obj.name = attributes.get("name", "")
+        obj.subtype = attributes.get("subtype", "")
         for key in ("cpuset", "nodeset"):
             if key in attributes:
                 setattr(obj, key, _bitmap(f"{obj.place} {key}", attributes[key]))
@@ -236,7 +241,7 @@ class _Import:
         elif type == "Group":
             obj.kind = (_unsigned(attributes.get("kind")), _unsigned(attributes.get("subkind")))
             obj.dont_merge = attributes.get("dont_merge", "0") != "0"
-            if obj.kind[0] == _KIND_DIE or attributes.get("subtype") == "Die":
+            if obj.kind[0] == _KIND_DIE or obj.subtype == "Die":
                 obj.type = "Die"
         elif type == "OSDev":
             obj.osdev = _unsigned(attributes.get("osdev_type"))
@@ -246,7 +251,22 @@ class _Import:
             obj.type = "Group"
         elif type == "Misc" and self._version < 2 and obj.cpuset is not None:
             obj.type = "Group"  # version 1 put annotations of the tree there
-        return obj, obj.type == "MemCache"
+        return obj, self._lacks_sets(obj, attributes)
+
+    def _lacks_sets(self, obj: Object, attributes: dict[str, str]) -> bool:
+        """Whether a group of version 1 is incomplete, and passed over; others must not be."""
+        if self._version >= 2:
+            return False
+        for key in ("cpuset", "nodeset"):
+            if (key in attributes) != (f"complete_{key}" in attributes):
+                if obj.type == "Group":
+                    return True
+                raise refusal(FORMAT, obj.place, f"{key} with complete_{key}", "one of them")
+        if "nodeset" in attributes and "cpuset" not in attributes:
+            if obj.type == "Group":
+                return True
+            raise refusal(FORMAT, f"{obj.place} cpuset", "a bitmap", None)
+        return False
 
     def _subelements(self, element: Element, obj: Object) -> list[Element]:
         """The objects below; takes in what else is there."""
@@ -255,6 +275,8 @@ class _Import:
                 name = sub.attributes.get("name")
                 if name is not None and "value" in sub.attributes:
                     obj.infos.setdefault(name, sub.attributes["value"])
+                    if self._version < 2 and name == "Type":
+                        obj.subtype = sub.attributes["value"]
             elif sub.tag not in ("object", "page_type", "distances", "userdata"):
                 raise refusal(FORMAT, f"line {sub.line}", "an <object> or <info>", f"<{sub.tag}>")
         return [sub for sub in element.children if sub.tag == "object"]
@@ -280,8 +302,9 @@ class _Import:
             parent = parent.parent
         if obj.type == "NUMANode" and obj.complete != parent.complete:
             # Memory is beside what is near to it: if nothing is, a group is made to be that.
-            mcdram = len(parent.memory) == 1 and not obj.complete
-            if not mcdram:
+            # Only the fast memory of a Knights Landing is known to be so to the slow one.
+            fast = obj.subtype == "MCDRAM" and not obj.complete
+            if not (fast and len(parent.memory) == 1 and not parent.memory[0].subtype):
                 group = Object("Group", obj.line)
                 group.cpuset = group.complete = obj.cpuset
                 group.nodeset = obj.nodeset
@@ -404,6 +427,8 @@ def _levels(root: Object) -> list[list[Object]]:
             else:
                 rest.append(obj)
         levels.append(level)
+        if len(levels) > _MAX_LEVELS:
+            raise refusal(FORMAT, level[0].place, f"at most {_MAX_LEVELS} levels", "more")
         objects = rest
     return levels
 

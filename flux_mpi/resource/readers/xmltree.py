@@ -43,12 +43,16 @@ class _Builder:
         # Names declared in the document, which may stand for gigabytes, are refused where they
         # are declared; a document type alone (hwloc writes one) is harmless, as nothing is loaded.
         parser.EntityDeclHandler = self._entity
+        parser.SkippedEntityHandler = self._skipped
 
     def fail(self, what: str) -> ReaderError:
         return ReaderError(f"{self.format}: line {self.parser.CurrentLineNumber}: {what}")
 
     def _entity(self, name: str, *_rest: object) -> None:
         raise self.fail(f"expected no entity declarations, found one of {shown(name)}")
+
+    def _skipped(self, name: str, _is_parameter: bool) -> None:
+        raise self.fail(f"expected text, found the entity {shown(name)}, declared elsewhere")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if len(self._open) >= MAX_DEPTH:

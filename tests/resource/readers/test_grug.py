@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux_mpi.resource.readers import ReaderError, grug, load
@@ -342,6 +342,7 @@ def _oracle(tree: list[tuple[str, int]], data: list[dict[str, Any]]) -> list[tup
     return made
 
 
+@settings(deadline=None)
 @given(plain_recipes())
 def test_random_recipes(case: tuple[list[tuple[str, int]], list[dict[str, Any]]]) -> None:
     tree, data = case

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux_mpi.resource.graph import EW_WEIGHT, EW_WIDTH, ResourceGraph
@@ -175,6 +175,7 @@ def test_a_dumped_graph_is_read_again() -> None:
     assert whole(load(dump(graph), "jgf")) == whole(graph)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 3), max_size=4), st.integers(0, 2))
 def test_dumps_of_random_graphs_are_read_again(scales: list[int], scope: int) -> None:
     labels = ["cluster", "rack", "node", "socket", "core"]

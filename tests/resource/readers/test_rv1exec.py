@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux_mpi.resource.readers import ReaderError, load, read_allocation, read_release
@@ -230,6 +230,7 @@ def test_a_release_names_ranks_whatever_else_it_says() -> None:
     assert (found.vertices, found.ranks) == ([], {3, 4, 9})
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.integers(0, 9),

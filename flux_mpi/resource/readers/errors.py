@@ -11,7 +11,7 @@ MAX_PATH = 1 << 16
 MAX_SIZE = (1 << 32) - 1
 """Largest size of a vertex: pools are counted in 32 bits without sign."""
 
-MAX_VERTICES = 1 << 25
+MAX_VERTICES = 1 << 24
 """A recipe that makes more vertices, or edges, than this is refused before it makes any."""
 
 

@@ -138,7 +138,7 @@ def test_nothing_below_is_allowed_in_a_graph() -> None:
         (rv1([{"rank": "0", "children": {"c" * 2000: "0"}}]), "at most 1024 characters"),
         (
             rv1([{"rank": "0-9999", "children": {"core": "0-9999"}}], ["n[0-9999]"]),
-            "at most 33554432 resources, found 100010001",
+            "at most 16777216 resources, found 100010001",
         ),
         (rv1(nodelist=("n0",)), "nodelist: expected 2 hosts, found 1"),
         (rv1(nodelist=()), "nodelist: expected 2 hosts, found 0"),

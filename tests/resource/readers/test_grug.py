@@ -387,30 +387,34 @@ def test_ten_thousand_nodes_come_at_once() -> None:
 
 @st.composite
 def tangled_recipes(draw: st.DrawFn) -> str:
-    """A recipe of some twenty vertices with associations wherever."""
-    types = ["cluster", "rack", "node", "pdu", "core"]
+    """A recipe of a few vertices with associations, most of which make sense."""
     subsystems = st.sampled_from(["containment", "power"])
+    types = ["cluster", "panel"]
+    homes = ["containment", "power"]
     kinds = [
         kind("k0", type="cluster", root=1),
         kind("k1", type="panel", root=1, subsystem="power"),
     ]
     edges = []
-    for k in range(2, draw(st.integers(3, 8))):
-        subsystem = draw(subsystems)
-        kinds.append(kind(f"k{k}", type=draw(st.sampled_from(types)), subsystem=subsystem))
-        method = draw(st.sampled_from(["MULTIPLY", "ASSOCIATE_IN", "ASSOCIATE_BY_PATH_IN"]))
-        data: dict[str, object] = {"gen_method": method, "e_subsystem": draw(subsystems)}
-        if draw(st.booleans()):
-            data["e_subsystem"] = subsystem
-        if method == "MULTIPLY":
-            data |= {"multi_scale": draw(st.integers(0, 2)), "id_scope": draw(st.integers(0, 2))}
+    for k in range(2, draw(st.integers(4, 9))):
+        parent = draw(st.integers(0, k - 1))
+        data: dict[str, object] = {}
+        others = sorted(set(types[2:]) - {types[parent]})
+        if not others or draw(st.booleans()):
+            types.append(draw(st.sampled_from(["rack", "node", "pdu", "core"])))
+            homes.append(homes[parent] if draw(st.integers(0, 9)) else draw(subsystems))
+            data["e_subsystem"] = homes[k] if draw(st.integers(0, 9)) else draw(subsystems)
+            data |= {"multi_scale": draw(st.integers(1, 2)), "id_scope": draw(st.integers(0, 2))}
         else:
-            data |= {
-                "as_tgt_subsystem": draw(subsystems),
-                "as_tgt_uplvl": draw(st.integers(0, 2)),
-                "as_src_uplvl": draw(st.integers(0, 2)),
-            }
-        edges.append(edge(f"k{draw(st.integers(0, k - 1))}", f"k{k}", **data))
+            types.append(draw(st.sampled_from(others)))
+            homes.append(draw(subsystems))
+            data["e_subsystem"] = homes[k] if draw(st.integers(0, 9)) else draw(subsystems)
+            data["gen_method"] = draw(st.sampled_from(["ASSOCIATE_IN", "ASSOCIATE_BY_PATH_IN"]))
+            data["as_tgt_subsystem"] = draw(subsystems)
+            data["as_tgt_uplvl"] = draw(st.integers(0, 2))
+            data["as_src_uplvl"] = draw(st.integers(0, 2))
+        kinds.append(kind(f"k{k}", type=types[k], subsystem=homes[k]))
+        edges.append(edge(f"k{parent}", f"k{k}", **data))
     return recipe(*kinds, *edges)
 
 

@@ -344,7 +344,7 @@ class _Plan:
                     size=node.size,
                     rank=node.rank,
                     name=node.name,
-                    unit=node.unit,
+                    # The unit is checked but not kept, as in Fluxion: what it writes has none.
                     uniq=node.uniq,
                     status=node.status,
                     properties=node.properties,

@@ -116,6 +116,7 @@ def create_matcher(graph: ResourceGraph, arguments: Arguments) -> Matcher:
             subsystems=arguments.match_subsystems,
             prune_filters=_filters(arguments),
             traverser=arguments.traverser_policy,
+            as_fluxion=True,
         )
     except ValueError as error:
         raise UsageError(f"{PROGRAM}: ERROR: {error}", 1) from None

@@ -12,6 +12,7 @@ from flux_mpi.resource.graph import (
     V_NALLOC,
     V_OUT,
     V_OUT_END,
+    V_PARENT,
     V_TYPE,
     V_WIDTH,
 )
@@ -21,17 +22,23 @@ from flux_mpi.sched.scalars import (
     S_TYPES,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import P_BELOW, drop_points, ease, hold, level
+from flux_mpi.sched.timeline import P_BELOW, P_WHOLE, drop_points, ease, hold, level
 from flux_mpi.sched.traversal import (
     O_ANY_BELOW,
     O_BELOW,
+    O_DEPTH,
     O_INDEX,
     O_IS_EDGE,
     O_NEEDS,
     O_TAKEN,
+    O_WHOLE,
 )
 
 Words = Any
+
+
+WHOLE_ALLOCATION = 1 << 16
+"""What V_NALLOC counts for an allocation of everything below a vertex."""
 
 
 def book(
@@ -43,25 +50,38 @@ def book(
     start: int,
     end: int,
     allocated: int,
-) -> None:
-    """Take the rows' resources from ``start`` to ``end``.
+) -> int:
+    """Take the rows' resources from ``start`` to ``end``; returns how many vertices carry that.
 
     There must be two free points for each row. ``allocated``: 0 for a reservation.
     """
     pw = s[S_POINT_WIDTH]
     n_below = s[S_BELOW]
     width = O_BELOW + n_below
-    for i in range(n_rows):
+    cover = 0  # level of the vertex above whose job takes all, 0 for none
+    carriers = 0
+    for i in range(n_rows - 1, -1, -1):
         base = i * width
         if rows[base + O_IS_EDGE] != 0:
             continue
+        depth = rows[base + O_DEPTH]
+        if depth <= cover:
+            cover = 0
+        if cover > 0:
+            continue
+        carriers += 1
         vertex = rows[base + O_INDEX] * V_WIDTH
         units = 0
         if rows[base + O_TAKEN] != 0:
             units = rows[base + O_NEEDS]
             v[vertex + V_NALLOC] += allocated
+        whole = rows[base + O_WHOLE]
+        if whole != 0:
+            cover = depth
+            v[vertex + V_NALLOC] += allocated * WHOLE_ALLOCATION
         n = n_below if rows[base + O_ANY_BELOW] != 0 else 0
-        hold(p, pw, s, v, vertex + V_HEAD, start, end, 1, units, rows, base + O_BELOW, n)
+        hold(p, pw, s, v, vertex + V_HEAD, start, end, 1, units, whole, rows, base + O_BELOW, n)
+    return carriers
 
 
 def release(
@@ -73,23 +93,36 @@ def release(
     start: int,
     end: int,
     allocated: int,
-) -> None:
-    """Undo `book` with the same arguments."""
+) -> int:
+    """Undo `book` with the same arguments; returns the same."""
     pw = s[S_POINT_WIDTH]
     n_below = s[S_BELOW]
     width = O_BELOW + n_below
-    for i in range(n_rows):
+    cover = 0
+    carriers = 0
+    for i in range(n_rows - 1, -1, -1):
         base = i * width
         if rows[base + O_IS_EDGE] != 0:
             continue
+        depth = rows[base + O_DEPTH]
+        if depth <= cover:
+            cover = 0
+        if cover > 0:
+            continue
+        carriers += 1
         vertex = rows[base + O_INDEX] * V_WIDTH
         units = 0
         if rows[base + O_TAKEN] != 0:
             units = rows[base + O_NEEDS]
             v[vertex + V_NALLOC] -= allocated
+        whole = rows[base + O_WHOLE]
+        if whole != 0:
+            cover = depth
+            v[vertex + V_NALLOC] -= allocated * WHOLE_ALLOCATION
         n = n_below if rows[base + O_ANY_BELOW] != 0 else 0
-        ease(p, pw, v, vertex + V_HEAD, start, end, 1, units, rows, base + O_BELOW, n)
+        ease(p, pw, v, vertex + V_HEAD, start, end, 1, units, whole, rows, base + O_BELOW, n)
         drop_points(p, pw, s, v, vertex + V_HEAD, start, end)
+    return carriers
 
 
 def reweigh(
@@ -126,6 +159,14 @@ def reweigh(
             continue
         total = x[target * xw + X_TOTAL + column]
         left = total - level(p, pw, v[vt + V_HEAD], now, P_BELOW + column)
+        above = sources[edge]
+        while True:
+            if level(p, pw, v[above * V_WIDTH + V_HEAD], now, P_WHOLE) > 0:
+                left = 0
+            up = v[above * V_WIDTH + V_PARENT]
+            if up < 0:
+                break
+            above = sources[up]
         if left == 0 and total == 0 and rows[base - width + O_ANY_BELOW] == 0:
             continue
         ew[edge * EW_WIDTH + EW_WEIGHT] = left

@@ -6,13 +6,15 @@ which it is never changes a result.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import types
 from array import array
 from collections.abc import Callable
 from typing import Any
 
-from flux_mpi.sched import booking, introsort, timeline, traversal
+from flux_mpi.resource import graph
+from flux_mpi.sched import booking, introsort, scalars, timeline, traversal
 
 SMALL = 4_000
 """Graphs of up to so many vertices are searched quickly enough for good."""
@@ -63,11 +65,15 @@ def _compile() -> Kernels:
     from numba import int32, int64, njit, void
 
     made: dict[str, Any] = {}
+    # Numba keys its cache by a function's own file and code. What is compiled in of other files,
+    # constants and other functions, comes to the key as the content of a closure that nothing uses.
+    stamp = types.CellType(_fingerprint())
     for module in _MODULES:
         for name, function in list(vars(module).items()):
             if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
                 scope = {**vars(module), **made}
-                twin = types.FunctionType(function.__code__, scope, name)
+                code = function.__code__.replace(co_freevars=("stamp",))
+                twin = types.FunctionType(code, scope, name, None, (stamp,))
                 twin.__annotations__ = {}
                 twin.__module__ = module.__name__
                 twin.__qualname__ = function.__qualname__
@@ -80,6 +86,20 @@ def _compile() -> Kernels:
                 )
                 scope[name] = made[name] = njit(signature, cache=True)(twin)
     return {name: made[name] for name in KERNELS}
+
+
+def _fingerprint() -> str:
+    """Differs whenever the kernels or their constants do."""
+    digest = hashlib.sha256()
+    for module in (graph, scalars, *_MODULES):
+        for name, value in sorted(vars(module).items()):
+            if isinstance(value, int):
+                digest.update(f"{name}={value};".encode())
+            elif isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+                digest.update(value.__code__.co_code)
+                digest.update(repr(value.__code__.co_consts).encode())
+                digest.update(repr(value.__code__.co_names).encode())
+    return digest.hexdigest()
 
 
 class GraphTier:

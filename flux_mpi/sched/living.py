@@ -15,6 +15,7 @@ from flux_mpi.sched.traversal import (
     O_IS_EDGE,
     O_NEEDS,
     O_TAKEN,
+    O_WHOLE,
 )
 
 Row = list[int]
@@ -45,20 +46,18 @@ def without(
     ``columns``: type number to the column that counts it. What nothing is left below goes too.
     """
     kept = {row[O_INDEX]: row for row in rows if not row[O_IS_EDGE] and row[O_INDEX] not in gone}
+    broken = {
+        above for vertex in gone if graph.alive(vertex) for above in up(graph, subsystem, vertex)
+    }
     below: dict[int, Row] = {}
     n_below = len(rows[0]) - O_BELOW if rows else 0
     for vertex, row in kept.items():
         if not row[O_TAKEN]:
             continue
         column = columns.get(graph.types.find(graph.type(vertex)))
-        at = vertex
         below.setdefault(vertex, [0] * n_below)
-        while True:
-            edge = graph.parent_edge(at, subsystem)
-            if edge is None:
-                break
-            at = graph.sources[edge]
-            counts = below.setdefault(at, [0] * n_below)
+        for above in up(graph, subsystem, vertex):
+            counts = below.setdefault(above, [0] * n_below)
             if column is not None:
                 counts[column] += graph.sizes[vertex]
     left: list[Row] = []
@@ -70,8 +69,19 @@ def without(
             counts = below[vertex]
             row = [*row[:O_BELOW], *counts]
             row[O_ANY_BELOW] = int(any(counts))
+            row[O_WHOLE] &= int(vertex not in broken)
         left.append(row)
     return left
+
+
+def up(graph: ResourceGraph, subsystem: str, vertex: int) -> list[int]:
+    """The vertices above one, the nearest first."""
+    found: list[int] = []
+    edge = graph.parent_edge(vertex, subsystem)
+    while edge is not None:
+        found.append(graph.sources[edge])
+        edge = graph.parent_edge(found[-1], subsystem)
+    return found
 
 
 def widened(rows: list[Row], width: int) -> list[Row]:
@@ -93,6 +103,7 @@ def take(rows: list[Row], allocation: Allocation, n_below: int) -> list[Row]:
     for row in rows:
         if row[O_IS_EDGE]:
             continue
+        row[O_WHOLE] = 0
         needs = taken.pop(row[O_INDEX], None)
         row[O_TAKEN] = int(needs is not None)
         if needs is not None:

@@ -70,7 +70,7 @@ from flux_mpi.sched.scalars import (
     X_SCORE,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_UNITS, level, peak
+from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_NEXT, P_TIME, P_UNITS, P_WHOLE, level, peak
 from flux_mpi.sched.traversal import (
     A_WIDTH,
     D_WIDTH,
@@ -143,11 +143,37 @@ class Booking:
     allocated: bool
 
 
+class Growth:
+    """What Fluxion remembers of the root's timeline from before the graph grew or shrank.
+
+    It keeps points ordered by what is left of the root's first counted type, and does not order
+    them anew when totals change: until a later job spans it, a point from before does not count as
+    a start for requests that were too large for it then.
+    """
+
+    def __init__(self) -> None:
+        self._left: dict[int, int] = {}
+
+    def changed(self, left: dict[int, int]) -> None:
+        """Totals change now; ``left``: by point in time, what is left before that."""
+        self._left = {**left, **self._left}
+
+    def spanned(self, start: int, end: int) -> None:
+        """A span was put in or taken out."""
+        for time in [time for time in self._left if start <= time < end]:
+            del self._left[time]
+
+    def hides(self, time: int, need: int) -> bool:
+        """Whether a point is passed over for a request that needs so much."""
+        return self._left.get(time, need) < need
+
+
 class Matcher:
     """Matches, allocates and reserves on one graph.
 
     ``subsystems``: the first is walked down, the others are looked at on the way. ``expiration``:
-    when the graph ends, in the seconds that times count in. Raises ValueError for an unknown
+    when the graph ends, in the seconds that times count in. ``as_fluxion``: starts of reservations
+    are looked for as Fluxion does after the graph grew (see `Growth`). Raises ValueError for an unknown
     policy, filter, traverser or a subsystem that the graph has no root of.
     """
 
@@ -160,6 +186,7 @@ class Matcher:
         prune_filters: str = "ALL:core",
         traverser: str = "simple",
         expiration: int = CENTURY,
+        as_fluxion: bool = False,
         tier: GraphTier | None = None,
     ) -> None:
         if traverser not in TRAVERSERS:
@@ -180,8 +207,10 @@ class Matcher:
         self.expiration = expiration
         self.flexible = traverser == "flexible"
         self.bookings: dict[int, Booking] = {}
-        self.preorder = 0
-        self.postorder = 0
+        self._visit_none()
+        self._growth = Growth() if as_fluxion else None
+        self._cancelled: Booking | None = None
+        self._visit_none()
         self._tier = tier or GraphTier(graph.n_vertices)
         self._filters = Filters(prune_filters)
         self._s = array("q")
@@ -225,9 +254,11 @@ class Matcher:
         self._ok_cache: dict[str, array[int]] = {}
         self._property_changes = graph.property_changes
         reachable.clear_timelines()
+        growth, self._growth = self._growth, None  # to put bookings back changes nothing
         for booking in self.bookings.values():
             self._widen(booking)
             self._book(booking)
+        self._growth = growth
         self._nodes = reachable.of_type("node")
         self._nodes_up = sum(1 for node in self._nodes if graph.status(node) == UP)
 
@@ -417,8 +448,8 @@ class Matcher:
                 if result != FULL:
                     break
                 self._grow_arena()
-            self.preorder += s[S_PRE]
-            self.postorder += s[S_POST]
+            self._visited += s[S_PRE]
+            self._fit += s[S_POST]
             self._tier.worked(s[S_PRE])
             if result == 0:
                 return 0, table
@@ -435,7 +466,7 @@ class Matcher:
         """
         if op not in OPERATIONS:
             raise ValueError(f"match: expected one of {', '.join(OPERATIONS)}, found {op[:40]!r}")
-        self.preorder = self.postorder = 0
+        self._visit_none()
         if job_id in self.bookings and not op.startswith(("without", "satisf")):
             return Outcome("invalid", at, f"job {job_id} has resources already")
         if not job.resources:
@@ -490,6 +521,8 @@ class Matcher:
                 at = self._first_time(needs, at + 1, duration)
                 if at < 0:
                     break
+                if self._growth and self._growth.hides(at, needs[self._first_column()]):
+                    continue
                 status, table = self._select(tables, ok, kind, at, at + duration)
             if status == 0 and at >= self.expiration:
                 return Outcome("busy" if at == self.expiration else "invalid", now)
@@ -541,8 +574,13 @@ class Matcher:
         return refusal
 
     def _peak(self, vertex: int, at: int, end: int, column: int) -> int:
-        head = self.graph.v[vertex * V_WIDTH + V_HEAD]
-        return peak(self._points, self._pw, head, at, end, column)
+        """The most that a vertex carries in [at, end)."""
+        v = self.graph.v
+        for above in living.up(self.graph, self.subsystems[0], vertex):
+            head = v[above * V_WIDTH + V_HEAD]
+            if peak(self._points, self._pw, head, at, end, P_WHOLE):
+                return self.graph.sizes[vertex]
+        return peak(self._points, self._pw, v[vertex * V_WIDTH + V_HEAD], at, end, column)
 
     def _walk(self, needs: int, exclusive: int) -> tuple[array[int], int]:
         """What the last selection marked, as rows."""
@@ -560,7 +598,7 @@ class Matcher:
     def _book(self, booking: Booking) -> None:
         self._need_points(2 * booking.n_rows)
         v, _, _, _, _, _, _, p, s, *_ = self._arrays()
-        self._tier.kernels["book"](
+        carriers = self._tier.kernels["book"](
             v,
             p,
             s,
@@ -570,10 +608,13 @@ class Matcher:
             booking.end,
             int(booking.allocated),
         )
+        self._used_points -= 2 * (booking.n_rows - carriers)
+        if self._growth:
+            self._growth.spanned(booking.start, booking.end)
 
     def _release(self, booking: Booking) -> None:
         v, _, _, _, _, _, _, p, s, *_ = self._arrays()
-        self._tier.kernels["release"](
+        carriers = self._tier.kernels["release"](
             v,
             p,
             s,
@@ -583,7 +624,9 @@ class Matcher:
             booking.end,
             int(booking.allocated),
         )
-        self._used_points -= 2 * booking.n_rows
+        self._used_points -= 2 * carriers
+        if self._growth:
+            self._growth.spanned(booking.start, booking.end)
 
     def _reweigh(self, rows: array[int], n_rows: int, now: int) -> None:
         if self.policy.first:
@@ -645,7 +688,7 @@ class Matcher:
         """Give back all that a job has. Raises KeyError: no such job."""
         booking = self.bookings.pop(job_id)
         self._release(booking)
-        self._count_visits(booking)
+        self._cancelled = booking
 
     # -- a living graph -------------------------------------------------------------------------
 
@@ -723,7 +766,7 @@ class Matcher:
                 raise MatchError(f"job {job_id} holds nothing on rank {rank}")
             gone |= there
         self._give_back(job_id, booking, gone)
-        self.preorder = self.postorder = 0
+        self._visit_none()
         return job_id not in self.bookings
 
     def _give_back(self, job_id: int, booking: Booking, gone: set[int]) -> None:
@@ -748,6 +791,7 @@ class Matcher:
         """Add what a file describes to the graph. Raises `MatchError`; nothing has changed then."""
         from flux_mpi.resource.readers import ReaderError, attach
 
+        self._note_growth()
         try:
             attach(self.graph, text, format)
         except ReaderError as error:
@@ -783,6 +827,7 @@ class Matcher:
             rows = living.split(booking.rows, booking.n_rows, self._row_width)
             if any(row[O_INDEX] in gone for row in rows if not row[O_IS_EDGE]):
                 self._give_back(job_id, booking, gone)
+        self._note_growth()
         self.graph.remove(gone)
         self.graph.freeze()
         self._prepare()
@@ -808,21 +853,33 @@ class Matcher:
                     self.graph.set_status(top, status)
                     self._nodes_up += 1 if status == UP else -1
 
-    def _count_visits(self, booking: Booking) -> None:
-        """As if the job's vertices were looked for from the root down."""
+    @property
+    def preorder(self) -> int:
+        """Vertices that the last operation visited."""
+        if self._cancelled is None:
+            return self._visited
+        # A cancel looks for the job from the root down: at what it holds and what is next to that.
         graph, width = self.graph, self._row_width
         dominant = self._s[S_DOMINANT]
-        self.preorder = 1
-        self.postorder = 0
-        for base in range(0, booking.n_rows * width, width):
-            if not booking.rows[base + O_IS_EDGE]:
-                self.postorder += 1
-                vertex = booking.rows[base + O_INDEX]
-                self.preorder += sum(
-                    1
-                    for edge in graph.edges_from(vertex)
-                    if graph.e[edge * E_WIDTH + E_SUBSYSTEM] == dominant
-                )
+        rows = self._cancelled.rows
+        return 1 + sum(
+            graph.e[edge * E_WIDTH + E_SUBSYSTEM] == dominant
+            for base in range(0, len(rows), width)
+            if not rows[base + O_IS_EDGE]
+            for edge in graph.edges_from(rows[base + O_INDEX])
+        )
+
+    @property
+    def postorder(self) -> int:
+        """Vertices that the last operation found fit."""
+        if self._cancelled is None:
+            return self._fit
+        rows, width = self._cancelled.rows, self._row_width
+        return sum(not rows[base + O_IS_EDGE] for base in range(0, len(rows), width))
+
+    def _visit_none(self) -> None:
+        self._visited = self._fit = 0
+        self._cancelled = None
 
     # -- what is scheduled ----------------------------------------------------------------------
 
@@ -877,11 +934,32 @@ class Matcher:
             for column in self._counted[v[vertex * V_WIDTH + V_TYPE]]
         ]
 
+    def _first_column(self) -> int:
+        return self._column(self.root, 0)
+
+    def _note_growth(self) -> None:
+        """Before totals change: remember what is left at each point of the root's timeline."""
+        if self._growth is None or not self.tracked(self.root):
+            return
+        column = self._first_column()
+        total = self._x[self.root * self._xw + X_TOTAL + column]
+        left = {}
+        row = self.graph.v[self.root * V_WIDTH + V_HEAD]
+        while row >= 0:
+            base = row * self._pw
+            left[self._points[base + P_TIME]] = total - self._points[base + P_BELOW + column]
+            row = self._points[base + P_NEXT]
+        self._growth.changed(left)
+
     def _column(self, vertex: int, index: int) -> int:
         return self._counted[self.graph.v[vertex * V_WIDTH + V_TYPE]][index]
 
     def used(self, vertex: int, index: int, at: int) -> int:
         """Units taken at ``at`` of the ``index``-th type that a vertex counts."""
+        v = self.graph.v
+        for above in [vertex, *living.up(self.graph, self.subsystems[0], vertex)]:
+            if level(self._points, self._pw, v[above * V_WIDTH + V_HEAD], at, P_WHOLE):
+                return self.tracked(vertex)[index][1]
         column = P_BELOW + self._column(vertex, index)
         return level(self._points, self._pw, self.graph.v[vertex * V_WIDTH + V_HEAD], at, column)
 

@@ -22,16 +22,17 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
-from flux_mpi.sched.scalars import X_SIZE, X_TOTAL
+from flux_mpi.sched.scalars import HIGH_TYPES, X_KINDS, X_SIZE, X_TOTAL
 
 MANY = 4096
 """From so many vertices on NumPy is worth loading."""
 
 
 def rows_of(graph: ResourceGraph, width: int) -> array[int]:
-    """64-bit rows by vertex with sizes in the column X_SIZE, the rest zero."""
+    """64-bit rows by vertex with X_SIZE and X_KINDS filled in, the rest zero."""
     rows = array("q", bytes(8 * width * graph.n_vertices))
     set_column(rows, width, X_SIZE, graph.sizes)
+    fill_kinds(graph, rows, width)
     return rows
 
 
@@ -46,6 +47,30 @@ def set_column(rows: array[int], width: int, column: int, values: array[int]) ->
     else:
         for i, value in enumerate(values):
             rows[i * width + column] = value
+
+
+def fill_kinds(graph: ResourceGraph, rows: array[int], width: int) -> None:
+    """Put into the column X_KINDS which types lie directly below each vertex."""
+    v, e, out = graph.v, graph.e, graph.out
+    if graph.n_vertices > MANY:
+        import numpy as np
+
+        columns = np.frombuffer(v, dtype="i").reshape(-1, V_WIDTH)
+        targets = np.frombuffer(e, dtype="i").reshape(-1, E_WIDTH)[np.frombuffer(out, "i"), 0]
+        bits = np.left_shift(
+            np.int64(1), np.minimum(columns[targets, V_TYPE], HIGH_TYPES).astype("q")
+        )
+        parents = np.flatnonzero(columns[:, V_OUT] < columns[:, V_OUT_END])
+        if len(parents):
+            np.frombuffer(rows, dtype="q").reshape(-1, width)[parents, X_KINDS] = (
+                np.bitwise_or.reduceat(bits, columns[parents, V_OUT])
+            )
+        return
+    for u in range(graph.n_vertices):
+        kinds = 0
+        for i in range(v[u * V_WIDTH + V_OUT], v[u * V_WIDTH + V_OUT_END]):
+            kinds |= 1 << min(v[e[out[i] * E_WIDTH] * V_WIDTH + V_TYPE], HIGH_TYPES)
+        rows[u * width + X_KINDS] = kinds
 
 
 def link_rows(points: array[int], width: int, first: int, last: int, after: int) -> None:

@@ -45,7 +45,8 @@ KIND_ALLOCATE, KIND_RESERVE, KIND_SATISFY, KIND_LOOK = range(4)
 ORDER_GREATER, ORDER_LESS, ORDER_INTERVAL = range(3)
 
 # Columns of the 64-bit rows by vertex that the matcher keeps: units, score under the policy, label
-# that the selection gave (its number, times 1024, plus the label), units of each tracked type in
-# and below it.
-X_SIZE, X_SCORE, X_LABEL, X_TOTAL = range(4)
+# that the selection gave (its number, times 1024, plus the label), the bits of the types directly
+# below it (the highest for all types from HIGH_TYPES on), units of each tracked type below it.
+X_SIZE, X_SCORE, X_LABEL, X_KINDS, X_TOTAL = range(5)
+HIGH_TYPES = 61
 LABELS = 1024

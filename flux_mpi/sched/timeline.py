@@ -3,7 +3,8 @@
 A vertex's timeline is a list of points ascending in time. From a point on, up to the next, the
 vertex carries what the point says: how many jobs touch it or something below it, how many of its
 units are taken, and how many units of each tracked type are taken below it. Before the first
-point, and on a vertex without points, all of that is zero.
+point, and on a vertex without points, all of that is zero. Where a job takes everything below a
+vertex, the vertex says so (P_WHOLE) and what is below it carries nothing of that job.
 
 Kernels: plain loops over integers in flat arrays, run interpreted over ``array`` objects and
 compiled over NumPy views of the same memory. ``p`` is the pool, ``pw`` the width of its rows,
@@ -19,7 +20,7 @@ from flux_mpi.sched.scalars import S_FREE
 Words = Any
 
 # Columns of a point. Aggregates of the tracked types follow from P_BELOW on.
-P_TIME, P_NEXT, P_REFS, P_JOBS, P_UNITS, P_BELOW = range(6)
+P_TIME, P_NEXT, P_REFS, P_JOBS, P_UNITS, P_WHOLE, P_BELOW = range(7)
 
 FOREVER = 1 << 62
 """Later than anything: the end of what has no end, in seconds."""
@@ -90,6 +91,7 @@ def hold(
     end: int,
     jobs: int,
     units: int,
+    whole: int,
     below: Words,
     below_at: int,
     n_below: int,
@@ -104,8 +106,9 @@ def hold(
         base = row * pw
         p[base + 3] += jobs
         p[base + 4] += units
+        p[base + 5] += whole
         for k in range(n_below):
-            p[base + 5 + k] += below[below_at + k]
+            p[base + 6 + k] += below[below_at + k]
         row = p[base + 1]
 
 
@@ -118,6 +121,7 @@ def ease(
     end: int,
     jobs: int,
     units: int,
+    whole: int,
     below: Words,
     below_at: int,
     n_below: int,
@@ -129,8 +133,9 @@ def ease(
         if p[base] >= start:
             p[base + 3] -= jobs
             p[base + 4] -= units
+            p[base + 5] -= whole
             for k in range(n_below):
-                p[base + 5 + k] -= below[below_at + k]
+                p[base + 6 + k] -= below[below_at + k]
         row = p[base + 1]
 
 

@@ -40,6 +40,7 @@ from flux_mpi.resource.graph import (
 )
 from flux_mpi.sched.introsort import introsort
 from flux_mpi.sched.scalars import (
+    HIGH_TYPES,
     KIND_ALLOCATE,
     KIND_LOOK,
     KIND_SATISFY,
@@ -74,12 +75,13 @@ from flux_mpi.sched.scalars import (
     S_TOP,
     S_TYPES,
     S_VERTEX_ORDER,
+    X_KINDS,
     X_LABEL,
     X_SCORE,
     X_SIZE,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import P_BELOW, P_JOBS, P_UNITS, peak
+from flux_mpi.sched.timeline import P_BELOW, P_JOBS, P_UNITS, P_WHOLE, peak
 
 Words = Any
 
@@ -97,7 +99,7 @@ F_ENTRIES, F_CHOSE, F_SCORE, F_LEFT = range(4)
 # An entry of a frame: all candidates of one type (plus LABELS times the subsystem).
 N_KEY, N_NEXT, N_HEAD, N_TAIL, N_SIZE, N_FIT, N_TOTAL, N_BEST, N_CHOSEN, N_CURSOR = range(10)
 # A candidate: its score and units, and the edges to take for it: the first here, more in a list.
-G_SCORE, G_COUNT, G_NEXT, G_IS_ROOT, G_EDGE, G_UNITS, G_EXCLUSIVE, G_MORE, G_LAST = range(9)
+G_SCORE, G_COUNT, G_NEXT, G_IS_ROOT, G_EDGE, G_UNITS, G_EXCLUSIVE, G_MORE = range(8)
 
 UNFIT, FULL, IMPOSSIBLE = -1, -2, -3
 """What `visit` returns when the vertex does not fit, and when the arena is too small; and
@@ -182,14 +184,14 @@ def open_entry(w: Words, s: Words, frame: int, key: int) -> int:
     return entry
 
 
-def add(
-    w: Words, s: Words, frame: int, key: int, score: int, count: int, edge: int, exclusive: int
+def append(
+    w: Words, s: Words, entry: int, score: int, count: int, edge: int, exclusive: int
 ) -> int:
-    """Add a candidate that is reached by one edge (or, with -1, is the root); its row, or -1."""
-    entry = open_entry(w, s, frame, key)
-    row = new_row(w, s)
-    if entry < 0 or row < 0:
+    """`add` to an entry that is known."""
+    row = s[S_TOP]
+    if row >= s[S_LIMIT]:
         return -1
+    s[S_TOP] = row + 1
     base = row * A_WIDTH
     w[base + G_SCORE] = score
     w[base + G_COUNT] = count
@@ -199,7 +201,6 @@ def add(
     w[base + G_UNITS] = count
     w[base + G_EXCLUSIVE] = exclusive
     w[base + G_MORE] = -1
-    w[base + G_LAST] = -1
     base = entry * A_WIDTH
     if w[base + N_TAIL] < 0:
         w[base + N_HEAD] = row
@@ -213,23 +214,14 @@ def add(
     return row
 
 
-def add_edge(w: Words, s: Words, group: int, edge: int, units: int) -> int:
-    """One more edge to a candidate, taken exclusively; its row, or -1."""
-    row = new_row(w, s)
-    if row < 0:
+def add(
+    w: Words, s: Words, frame: int, key: int, score: int, count: int, edge: int, exclusive: int
+) -> int:
+    """Add a candidate that is reached by one edge (or, with -1, is the root); its row, or -1."""
+    entry = open_entry(w, s, frame, key)
+    if entry < 0:
         return -1
-    base = row * A_WIDTH
-    w[base + G_EDGE] = edge
-    w[base + G_UNITS] = units
-    w[base + G_EXCLUSIVE] = 1
-    w[base + G_MORE] = -1
-    base = group * A_WIDTH
-    if w[base + G_LAST] < 0:
-        w[base + G_MORE] = row
-    else:
-        w[w[base + G_LAST] * A_WIDTH + G_MORE] = row
-    w[base + G_LAST] = row
-    return row
+    return append(w, s, entry, score, count, edge, exclusive)
 
 
 def merge(w: Words, s: Words, frame: int, parent: int) -> int:
@@ -265,12 +257,19 @@ def order(w: Words, s: Words, entry: int, how: int) -> int:
         return -1
     row = w[base + N_HEAD]
     i = at
+    sorted_already = 1
     while row >= 0:
         score = w[row * A_WIDTH + G_SCORE]
-        w[i] = -score if how == ORDER_GREATER else score
+        if how == ORDER_GREATER:
+            score = -score
+        if i > at and score <= w[i - 2]:
+            sorted_already = 0
+        w[i] = score
         w[i + 1] = row
         i += 2
         row = w[row * A_WIDTH + G_NEXT]
+    if sorted_already != 0 and how != ORDER_INTERVAL:
+        return 0
     stack = at + 2 * n
     if how == ORDER_INTERVAL:
         # Scores that follow each other without a gap form an interval and compare as one: by its
@@ -404,18 +403,24 @@ def prune(
     return result
 
 
-def slot_fits(v: Words, e: Words, out: Words, req: Words, rw: int, u: int, slot: int) -> int:
+def slot_fits(
+    v: Words, e: Words, out: Words, x: Words, xw: int, req: Words, rw: int, u: int, slot: int
+) -> int:
     """Whether all types directly in a slot lie directly below ``u``."""
     row = slot * rw
+    kinds = x[u * xw + X_KINDS]
     for r in range(req[row + R_FROM], req[row + R_TO]):
         kind = req[r * rw]
-        found = 0
-        for i in range(v[u * V_WIDTH + V_OUT], v[u * V_WIDTH + V_OUT_END]):
-            if v[e[out[i] * E_WIDTH] * V_WIDTH + V_TYPE] == kind:
-                found = 1
-                break
-        if found == 0:
+        if kind < 0 or kinds >> (kind if kind < HIGH_TYPES else HIGH_TYPES) & 1 == 0:
             return 0
+        if kind >= HIGH_TYPES:
+            found = 0
+            for i in range(v[u * V_WIDTH + V_OUT], v[u * V_WIDTH + V_OUT_END]):
+                if v[e[out[i] * E_WIDTH] * V_WIDTH + V_TYPE] == kind:
+                    found = 1
+                    break
+            if found == 0:
+                return 0
     return 1
 
 
@@ -435,6 +440,7 @@ def take_slot(
     Returns 1, 0 when candidates ran out, or -1 when the arena is full.
     """
     group = -1
+    tail = -1
     score = 1
     for r in range(low, high):
         entry = find_entry(w, into, req[r * rw])
@@ -462,9 +468,13 @@ def take_slot(
                 w[g + G_UNITS] = units
                 w[g + G_EXCLUSIVE] = 1
                 w[g + G_MORE] = -1
-                w[g + G_LAST] = -1
-            elif add_edge(w, s, group, w[k + G_EDGE], units) < 0:
-                return -1
+                tail = g
+            else:
+                # The candidate itself becomes a link of the slot's list of edges.
+                w[tail + G_MORE] = row
+                w[k + G_EXCLUSIVE] = 1
+                w[k + G_MORE] = -1
+                tail = k
             got += units
     if group < 0:
         return 0
@@ -747,12 +757,12 @@ def enter(
             slots_low = req[matched * rw + R_FROM]
             slots_high = req[matched * rw + R_TO]
         for c in range(slots_low, slots_high):
-            if slot_fits(v, e, out, req, rw, u, c) != 0:
+            if slot_fits(v, e, out, x, xw, req, rw, u, c) != 0:
                 match = SLOT
         if match == SLOT:
             next_low = slots_low
             next_high = slots_high
-    elif slot >= 0 and slot_fits(v, e, out, req, rw, u, slot) != 0:
+    elif slot >= 0 and slot_fits(v, e, out, x, xw, req, rw, u, slot) != 0:
         match = SLOT
         next_low = req[slot * rw + R_FROM]
         next_high = req[slot * rw + R_TO]
@@ -812,6 +822,13 @@ def enter(
     d[at + D_TIMES] = times
     d[at + D_EDGE_AT] = v[vu + V_OUT]
     d[at + D_EDGE_END] = v[vu + V_OUT_END]
+    head = v[vu + V_HEAD]
+    if (head >= 0 and peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_WHOLE) > 0) or (
+        s[S_AT] == s[S_NOW]
+        and s[S_KIND] in (KIND_ALLOCATE, KIND_LOOK)
+        and v[vu + V_NALLOC] > 0xFFFF
+    ):
+        d[at + D_EDGE_AT] = v[vu + V_OUT_END]  # all that is below is taken
     d[at + D_TALLIES] = tallies
     d[at + D_FOUND] = 0
     d[at + D_MARK] = mark_at
@@ -1001,6 +1018,8 @@ def search(
         hit = -1
         hit_taken = 0
         hit_closed = 0
+        hit_entry = -1
+        hit_tally = -1
         down = 0
         while i < last:
             edge = out[i]
@@ -1015,7 +1034,7 @@ def search(
             if v[vc + V_COLOR] == color:
                 continue
             kind = v[vc + V_TYPE]
-            if first_only != 0:
+            if first_only != 0 and (kind != known or hit_tally >= 0):
                 enough = 0
                 for t in range(n_looks):
                     row = (tallies + t) * A_WIDTH
@@ -1061,6 +1080,8 @@ def search(
                 known = kind
                 hit = -1
                 hit_closed = 0
+                hit_entry = -1
+                hit_tally = -1
                 for r in range(look_low, look_high):
                     if req[r * rw] == kind or req[r * rw + R_IS_SLOT] != 0:
                         if hit >= 0:
@@ -1102,10 +1123,23 @@ def search(
             if req[hit * rw + R_LABEL] != 0:
                 x[child * xw + X_LABEL] = s[S_TICK] * LABELS + req[hit * rw + R_LABEL]
             found_any = 1
-            if add(w, s, into, kind, score, left, edge, hit_taken) < 0:
+            if hit_entry < 0:
+                hit_entry = open_entry(w, s, into, kind)
+                if hit_entry < 0:
+                    return FULL
+            if append(w, s, hit_entry, score, left, edge, hit_taken) < 0:
                 return FULL
-            if first_only != 0 and tally(w, into, tallies, n_looks, times) != 0:
-                i = last
+            if first_only != 0:
+                # As `tally`, which looks at all types, where the count of this one tells already.
+                row = (tallies + hit - look_low) * A_WIDTH
+                if w[row] == kind and w[row + 1] > w[row + 3] + left:
+                    w[row + 2] += left
+                    w[row + 3] += left
+                    hit_tally = -1
+                else:
+                    hit_tally = 0
+                    if tally(w, into, tallies, n_looks, times) != 0:
+                        i = last
         d[at + D_EDGE_AT] = i
         d[at + D_FOUND] = found_any
         if down != 0:
@@ -1259,14 +1293,14 @@ def select(
 
 
 # Columns of the rows that `walk` writes: what it is, its number, units taken, exclusively or not,
-# whether the vertex above is taken so, the level, whether anything is taken of it, whether any
-# tracked type lies below, and of each so many units.
-O_IS_EDGE, O_INDEX, O_NEEDS, O_EXCLUSIVE, O_ABOVE, O_DEPTH, O_TAKEN, O_ANY_BELOW, O_BELOW = range(9)
+# whether the vertex above is taken so, the level, whether anything is taken of it, whether all that
+# is below it is taken, whether any tracked type is, and of each so many units.
+O_IS_EDGE, O_INDEX, O_NEEDS, O_EXCLUSIVE, O_ABOVE = range(5)
+O_DEPTH, O_TAKEN, O_WHOLE, O_ANY_BELOW, O_BELOW = range(5, 10)
 
 # Columns of its stack.
-K_VERTEX, K_NEXT_OUT, K_NEEDS, K_EXCLUSIVE, K_WHOLE, K_ABOVE, K_FOUND, K_ANY, K_EDGE, K_BELOW = (
-    range(10)
-)
+K_VERTEX, K_NEXT_OUT, K_NEEDS, K_EXCLUSIVE, K_WHOLE, K_ABOVE, K_FOUND, K_ANY, K_EDGE = range(9)
+K_PARTS, K_LACKS, K_BELOW = range(9, 12)
 
 
 def walk(
@@ -1319,12 +1353,14 @@ def walk(
             edge = out[at]
             ee = edge * E_WIDTH
             child = e[ee]
-            if e[ee + E_SUBSYSTEM] != dominant or v[child * V_WIDTH + V_COLOR] == color:
+            if e[ee + E_SUBSYSTEM] != dominant:
                 continue
             whole = w[k + K_WHOLE]
             marked = 1 if e[ee + E_MARK] == tick else 0
-            if marked == 0 and whole == 0:
+            if (marked == 0 and whole == 0) or v[child * V_WIDTH + V_COLOR] == color:
+                w[k + K_LACKS] = 1
                 continue
+            w[k + K_PARTS] += 1
             depth += 1
             if depth >= limit:
                 return FULL
@@ -1348,10 +1384,18 @@ def walk(
             v[child * V_WIDTH + V_COLOR] = color
             continue
         found = w[k + K_FOUND]
+        complete = 1 if w[k + K_PARTS] > 0 and w[k + K_LACKS] == 0 else 0
+        own = x[u * xw + X_SIZE]
         if w[k + K_EXCLUSIVE] != 0:
             found += 1
             taken_in_all += 1
         depth -= 1
+        if depth >= 0 and (
+            w[k + K_EXCLUSIVE] == 0
+            or w[k + K_NEEDS] != own
+            or (complete == 0 and v[u * V_WIDTH + V_OUT] != v[u * V_WIDTH + V_OUT_END])
+        ):
+            w[depth * stack_width + K_LACKS] = 1
         if found == 0:
             continue
         if n + 2 > s[S_ROW_LIMIT]:
@@ -1365,6 +1409,7 @@ def walk(
         rows[base + O_ABOVE] = w[k + K_ABOVE]
         rows[base + O_DEPTH] = depth + 2
         rows[base + O_TAKEN] = w[k + K_EXCLUSIVE]
+        rows[base + O_WHOLE] = complete
         rows[base + O_ANY_BELOW] = w[k + K_ANY]
         for i in range(n_below):
             rows[base + O_BELOW + i] = w[k + K_BELOW + i]
@@ -1372,7 +1417,6 @@ def walk(
             up = depth * stack_width
             w[up + K_FOUND] += found
             # What is below, and the vertex itself, counts for the vertex above.
-            own = x[u * xw + X_SIZE]
             if w[k + K_EXCLUSIVE] == 0:
                 own -= w[k + K_NEEDS]
             column = s[S_TYPES + s[S_N_TYPES] + v[u * V_WIDTH + V_TYPE]]

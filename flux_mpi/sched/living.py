@@ -74,6 +74,13 @@ def without(
     return left
 
 
+def uncover(rows: array[int], width: int, vertices: set[int]) -> None:
+    """These vertices are no longer taken with everything below them."""
+    for base in range(0, len(rows), width):
+        if not rows[base + O_IS_EDGE] and rows[base + O_INDEX] in vertices:
+            rows[base + O_WHOLE] = 0
+
+
 def up(graph: ResourceGraph, subsystem: str, vertex: int) -> list[int]:
     """The vertices above one, the nearest first."""
     found: list[int] = []

@@ -173,8 +173,8 @@ class Matcher:
 
     ``subsystems``: the first is walked down, the others are looked at on the way. ``expiration``:
     when the graph ends, in the seconds that times count in. ``as_fluxion``: starts of reservations
-    are looked for as Fluxion does after the graph grew (see `Growth`). Raises ValueError for an unknown
-    policy, filter, traverser or a subsystem that the graph has no root of.
+    are looked for as Fluxion does after the graph grew (see `Growth`). Raises ValueError for an
+    unknown policy, filter, traverser or a subsystem that the graph has no root of.
     """
 
     def __init__(
@@ -793,9 +793,15 @@ class Matcher:
 
         self._note_growth()
         try:
-            attach(self.graph, text, format)
+            new = attach(self.graph, text, format)
         except ReaderError as error:
             raise MatchError(str(error)) from error
+        # Who had all that was below a vertex does not have what came.
+        grown = {
+            above for vertex in new for above in living.up(self.graph, self.subsystems[0], vertex)
+        }
+        for booking in self.bookings.values():
+            living.uncover(booking.rows, self._row_width, grown)
         self._prepare()
 
     def remove_path(self, path: str) -> None:

@@ -26,6 +26,7 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
+from flux_mpi.resource.writers.base import EXCLUSIVE, EXCLUSIVE_PARENT, WholeWriter
 from flux_mpi.sched import living, policies
 from flux_mpi.sched.filters import Filters
 from flux_mpi.sched.graphtier import GraphTier
@@ -38,6 +39,8 @@ from flux_mpi.sched.scalars import (
     KIND_SATISFY,
     LABELS,
     MAX_AUX,
+    ORDER_GREATER,
+    ORDER_LESS,
     S_AT,
     S_AUX,
     S_AUX_ROOT,
@@ -80,10 +83,12 @@ from flux_mpi.sched.traversal import (
     O_BELOW,
     O_DEPTH,
     O_EXCLUSIVE,
+    O_FIRST,
     O_INDEX,
     O_IS_EDGE,
     O_NEEDS,
     O_TAKEN,
+    O_WHOLE,
     UNFIT,
 )
 
@@ -229,7 +234,8 @@ class Matcher:
             raise MatchError(f"subsystem {self.subsystems[0]}: its root was removed")
         self.root = root
         self._faces = None
-        reachable = Reach(graph, root, self.subsystems[0])
+        self._reach = reachable = Reach(graph, root, self.subsystems[0])
+        self._begins: dict[bytes, tuple[array[int], array[int]] | None] = {}
         self._filters.add_leaves(reachable.leaf_types())
         self._tracked = self._filters.types
         n_below = len(self._tracked)
@@ -421,9 +427,10 @@ class Matcher:
         s[S_END] = end
         result = UNFIT
         for table in tables:
+            begin = self._starts(table)
             while True:
                 v, e, ew, out, by_weight, sources, x, p, fs, w, *_ = self._arrays()
-                result = self._tier.kernels["select"](
+                common = (
                     v,
                     e,
                     ew,
@@ -433,18 +440,23 @@ class Matcher:
                     x,
                     self._xw,
                     p,
-                    self._tier.face(ok),
+                    self._face(ok),
                     len(ok),
-                    self._tier.face(table.rows),
+                    self._face(table.rows),
                     table.width,
                     fs,
                     w,
-                    self._tier.face(self._d),
+                    self._face(self._d),
                     len(self._d) // D_WIDTH,
                     self.root,
-                    0,
-                    table.top,
                 )
+                if begin is None:
+                    result = self._tier.kernels["select"](*common, 0, table.top)
+                else:
+                    starts, best = begin
+                    result = self._tier.kernels["select_best"](
+                        *common, self._face(starts), self._face(best), len(starts)
+                    )
                 if result != FULL:
                     break
                 self._grow_arena()
@@ -454,6 +466,63 @@ class Matcher:
             if result == 0:
                 return 0, table
         return result, tables[-1]
+
+    def _starts(self, table: Table) -> tuple[array[int], array[int]] | None:
+        """Where to begin a search that goes from the best candidate on; None: walk them all.
+
+        Only on large graphs: which of equal candidates a walk of all would take cannot be told
+        without it.
+        """
+        policy = self.policy
+        order = policy.graph_order
+        if (
+            policy.first
+            or policy.volatile
+            or self.flexible
+            or table.top != 1
+            or len(self.subsystems) > 1
+            or not self._reach.large
+            or order not in (ORDER_GREATER, ORDER_LESS)
+            or policy.slot_order != order
+        ):
+            return None
+        key = table.rows.tobytes()
+        if key not in self._begins:
+            if len(self._begins) >= REMEMBERED:
+                self._begins.clear()
+            self._begins[key] = self._best_starts(table)
+        return self._begins[key]
+
+    def _best_starts(self, table: Table) -> tuple[array[int], array[int]] | None:
+        import numpy as np
+
+        starts = self._reach.starts(self._x, self._xw, table)
+        if starts is None:
+            return None
+        best = array("q", bytes(8 * len(starts)))
+        v, e, _, out, _, _, x, _, s, *_ = self._arrays()
+        self._tier.kernels["bounds"](
+            v,
+            e,
+            out,
+            x,
+            self._xw,
+            self._face(table.rows),
+            table.width,
+            s,
+            self._face(starts),
+            len(starts),
+            self._face(best),
+        )
+        bounds = np.frombuffer(best, dtype="q")
+        sorted_by_bound = np.argsort(bounds, kind="stable")
+        return (
+            array("q", np.frombuffer(starts, dtype="q")[sorted_by_bound].tobytes()),
+            array("q", bounds[sorted_by_bound].tobytes()),
+        )
+
+    def _face(self, words: array[int]) -> Any:
+        return self._tier.face(words)
 
     # -- operations -----------------------------------------------------------------------------
 
@@ -659,30 +728,64 @@ class Matcher:
         queue: str,
     ) -> None:
         width = self._row_width
-        x, xw, tick = self._x, self._xw, self._s[S_TICK]
-        for base in range(0, n_rows * width, width):
-            index, depth = rows[base + O_INDEX], rows[base + O_DEPTH]
-            above = rows[base + O_ABOVE] != 0
-            if rows[base + O_IS_EDGE]:
-                writer.edge(depth, index, above)
-                continue
-            told = None
-            if len(labels) > 1:
-                label = x[index * xw + X_LABEL]
-                if label // LABELS == tick:
-                    told = {"label": labels[label % LABELS]}
-            writer.vertex(
-                depth,
-                index,
-                rows[base + O_NEEDS],
-                rows[base + O_EXCLUSIVE] != 0,
-                above,
-                labels=told,
+        if len(labels) > 1:
+            self._emit_each(writer, rows, labels)
+        elif isinstance(writer, WholeWriter):
+            self._emit_wholes(writer, rows, n_rows)
+        else:
+            indices = rows[O_INDEX::width]
+            edges = rows[O_IS_EDGE::width]
+            writer.replay(
+                [~i if edge else i for i, edge in zip(indices, edges)],
+                rows[O_DEPTH::width].tolist(),
+                rows[O_NEEDS::width].tolist(),
+                [
+                    EXCLUSIVE * exclusive + EXCLUSIVE_PARENT * above
+                    for exclusive, above in zip(rows[O_EXCLUSIVE::width], rows[O_ABOVE::width])
+                ],
             )
         if n_rows:
             writer.times(start, end)
             if queue:
                 writer.attribute("queue", queue)
+
+    def _emit_each(self, writer: Writer, rows: array[int], labels: list[str]) -> None:
+        width = self._row_width
+        x, xw, tick = self._x, self._xw, self._s[S_TICK]
+        for base in range(0, len(rows), width):
+            index, depth = rows[base + O_INDEX], rows[base + O_DEPTH]
+            above = rows[base + O_ABOVE] != 0
+            if rows[base + O_IS_EDGE]:
+                writer.edge(depth, index, above)
+                continue
+            label = x[index * xw + X_LABEL]
+            told = {"label": labels[label % LABELS]} if label // LABELS == tick else None
+            taken = rows[base + O_EXCLUSIVE] != 0
+            writer.vertex(depth, index, rows[base + O_NEEDS], taken, above, labels=told)
+
+    def _emit_wholes(self, writer: WholeWriter, rows: array[int], n_rows: int) -> None:
+        """Name vertices that are taken with all below them, and not each part of them."""
+        width = self._row_width
+        told: list[tuple[int, array[int] | None]] = []
+        i = n_rows - 1
+        while i >= 0:
+            base = i * width
+            if not rows[base + O_IS_EDGE]:
+                vertex = rows[base + O_INDEX]
+                if rows[base + O_WHOLE] and writer.gathers(vertex):
+                    first = rows[base + O_FIRST]
+                    # Below it each vertex row is followed by one for the edge to it.
+                    parts = rows[first * width + O_INDEX : base : 2 * width]
+                    told.append((vertex, parts))
+                    i = first
+                else:
+                    told.append((vertex, None))
+            i -= 1
+        for vertex, below in reversed(told):
+            if below is None:
+                writer.take(vertex)
+            else:
+                writer.whole(vertex, below)
 
     def cancel(self, job_id: int) -> None:
         """Give back all that a job has. Raises KeyError: no such job."""

@@ -22,7 +22,9 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
+from flux_mpi.sched.requests import Table
 from flux_mpi.sched.scalars import HIGH_TYPES, X_KINDS, X_SIZE, X_TOTAL
+from flux_mpi.sched.traversal import R_FROM, R_IS_SLOT, R_TO, R_TYPE
 
 MANY = 4096
 """From so many vertices on NumPy is worth loading."""
@@ -164,6 +166,46 @@ class Reach:
             return found
         v = self._graph.v
         return sorted(u for u in self._vertices if v[u * V_WIDTH + V_TYPE] == number)
+
+    def starts(self, x: array[int], width: int, table: Table) -> array[int] | None:
+        """The vertices where a walk for the one outermost request of a table can begin to match.
+
+        None when one of them is above another, or the root, so that a walk must decide. Only for
+        graphs of many vertices (NumPy).
+        """
+        import numpy as np
+
+        v = self._columns()
+        reached = self._reached()
+        rows = table.rows
+        if rows[R_IS_SLOT]:
+            kinds = np.frombuffer(x, dtype="q").reshape(-1, width)[:, X_KINDS]
+            wanted = 0
+            for row in range(rows[R_FROM], rows[R_TO]):
+                kind = rows[row * table.width + R_TYPE]
+                if not 0 <= kind < HIGH_TYPES:
+                    return None
+                wanted |= 1 << kind
+            found = np.flatnonzero(reached & ((kinds & wanted) == wanted))
+        else:
+            found = np.flatnonzero(reached & (v[:, V_TYPE] == rows[R_TYPE]))
+        is_start = np.zeros(len(v), dtype=bool)
+        is_start[found] = True
+        parents = self._parents()
+        above = found
+        while len(above):
+            if is_start[self._root]:
+                return None
+            above = np.unique(parents[above])
+            above = above[above >= 0]
+            if is_start[above].any():
+                return None
+        return array("q", found.astype("q").tobytes())
+
+    @property
+    def large(self) -> bool:
+        """Whether the subsystem is a tree of many vertices."""
+        return self._large
 
     def clear_timelines(self) -> None:
         """Let no vertex of the graph carry anything."""

@@ -1200,6 +1200,220 @@ def mark_up(
         entry = w[base + N_NEXT]
 
 
+def bound_of(
+    v: Words,
+    e: Words,
+    out: Words,
+    x: Words,
+    xw: int,
+    req: Words,
+    rw: int,
+    u: int,
+    low: int,
+    high: int,
+    how: int,
+) -> int:
+    """The best score that a slot of the requests in [low, high) could have at ``u``: of the idle
+    vertex, each unit with the best score there is. Smaller is better whatever ``how`` says."""
+    score = 1
+    for r in range(low, high):
+        best = 0
+        seen = 0
+        for i in range(v[u * V_WIDTH + V_OUT], v[u * V_WIDTH + V_OUT_END]):
+            child = e[out[i] * E_WIDTH]
+            if v[child * V_WIDTH + V_TYPE] == req[r * rw]:
+                value = x[child * xw + X_SCORE]
+                if seen == 0 or (value < best) == (how != ORDER_GREATER):
+                    best = value
+                seen = 1
+        score += best * req[r * rw + R_MIN]
+    return -score if how == ORDER_GREATER else score
+
+
+def bounds(
+    v: Words,
+    e: Words,
+    out: Words,
+    x: Words,
+    xw: int,
+    req: Words,
+    rw: int,
+    s: Words,
+    starts: Words,
+    n_starts: int,
+    best: Words,
+) -> int:
+    """Put into ``best`` how well a search that starts at each of ``starts`` can do; returns 0.
+
+    For a resource its score, for a slot `bound_of`; smaller is better.
+    """
+    how = s[S_GRAPH_ORDER]
+    for i in range(n_starts):
+        u = starts[i]
+        if req[R_IS_SLOT] != 0:
+            best[i] = bound_of(v, e, out, x, xw, req, rw, u, req[R_FROM], req[R_TO], how)
+        else:
+            score = x[u * xw + X_SCORE]
+            best[i] = -score if how == ORDER_GREATER else score
+    return 0
+
+
+def way_open(
+    v: Words,
+    e: Words,
+    sources: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    ok: Words,
+    n_ok: int,
+    req: Words,
+    rw: int,
+    s: Words,
+    u: int,
+) -> int:
+    """Whether a walk for the one request would pass all vertices above ``u``."""
+    edge = v[u * V_WIDTH + V_PARENT]
+    while edge >= 0:
+        above = sources[edge]
+        row = above * V_WIDTH
+        if v[row + V_COLOR] == s[S_COLOR]:
+            return 1  # passed before, and so all above it
+        if v[row + V_COLOR] == -s[S_COLOR]:
+            return 0
+        s[S_PRE] += 1
+        shut = prune(v, x, xw, p, ok, n_ok, req, rw, s, above, 0, 1, 0)
+        head = v[row + V_HEAD]
+        if shut == 0 and (
+            (head >= 0 and peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_WHOLE) > 0)
+            or (
+                s[S_AT] == s[S_NOW]
+                and s[S_KIND] in (KIND_ALLOCATE, KIND_LOOK)
+                and v[row + V_NALLOC] > 0xFFFF
+            )
+        ):
+            shut = -1
+        if shut < 0:
+            v[row + V_COLOR] = -s[S_COLOR]
+            return 0
+        edge = v[row + V_PARENT]
+    # All the way is open: say so for the others that go it.
+    edge = v[u * V_WIDTH + V_PARENT]
+    while edge >= 0:
+        row = sources[edge] * V_WIDTH
+        v[row + V_COLOR] = s[S_COLOR]
+        edge = v[row + V_PARENT]
+    return 1
+
+
+def mark_ways(
+    v: Words, e: Words, ew: Words, x: Words, xw: int, sources: Words, s: Words, w: Words, entry: int
+) -> None:
+    """Mark the edges on the way from the root to the chosen candidates of an entry."""
+    base = entry * A_WIDTH
+    row = w[base + N_HEAD]
+    for _ in range(w[base + N_CHOSEN]):
+        vertex = sources[w[row * A_WIDTH + G_EDGE]]
+        while True:
+            edge = v[vertex * V_WIDTH + V_PARENT]
+            if edge < 0 or e[edge * E_WIDTH + E_MARK] == s[S_TICK]:
+                break
+            mark(e, ew, s, edge, x[vertex * xw + X_SIZE], 0)
+            vertex = sources[edge]
+        row = w[row * A_WIDTH + G_NEXT]
+
+
+def select_best(
+    v: Words,
+    e: Words,
+    ew: Words,
+    out: Words,
+    by_weight: Words,
+    sources: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    ok: Words,
+    n_ok: int,
+    req: Words,
+    rw: int,
+    s: Words,
+    w: Words,
+    d: Words,
+    n_d: int,
+    root: int,
+    starts: Words,
+    best: Words,
+    n_starts: int,
+) -> int:
+    """`select` for one outermost request that only ``starts`` can begin to answer.
+
+    ``best`` says how well each of them can do, best first; the search ends when none that is left
+    can do better than what was found. What it finds scores as what `select` would find does;
+    between equal scores the choice may be another one.
+    """
+    s[S_TICK] += 1
+    s[S_COLOR] += 1
+    s[S_PRE] = 0
+    s[S_POST] = 0
+    s[S_TOP] = 0
+    frame = new_frame(w, s)
+    if frame < 0:
+        return FULL
+    how = s[S_GRAPH_ORDER]
+    most = req[R_MOST]
+    exclusive = takes(req, rw, 0, 1, v[root * V_WIDTH + V_TYPE])
+    entry = open_entry(w, s, frame, req[R_TYPE])
+    if entry < 0:
+        return FULL
+    base = entry * A_WIDTH
+    checked = 0
+    for i in range(n_starts):
+        if w[base + N_FIT] >= most:
+            # Enough; but does the worst of the best still beat what is to come?
+            if checked != w[base + N_SIZE]:
+                checked = w[base + N_SIZE]
+                if order(w, s, entry, how) < 0:
+                    return FULL
+            left = most
+            row = w[base + N_HEAD]
+            score = 0
+            while left > 0:
+                left -= w[row * A_WIDTH + G_COUNT]
+                score = w[row * A_WIDTH + G_SCORE]
+                row = w[row * A_WIDTH + G_NEXT]
+            if how == ORDER_GREATER:
+                score = -score
+            if score <= best[i]:
+                break
+        u = starts[i]
+        if way_open(v, e, sources, x, xw, p, ok, n_ok, req, rw, s, u) == 0:
+            continue
+        found = search(
+            v, e, ew, out, by_weight, x, xw, p, ok, n_ok, req, rw, s, w, d, n_d, u, 0, 1, 0, frame
+        )
+        if found == FULL:
+            return FULL
+        if found >= 0 and req[R_IS_SLOT] == 0:
+            count = w[frame * A_WIDTH + F_LEFT]
+            score = w[frame * A_WIDTH + F_SCORE]
+            edge = v[u * V_WIDTH + V_PARENT]
+            if append(w, s, entry, score, count, edge, found) < 0:
+                return FULL
+    if w[base + N_FIT] == 0:
+        return UNFIT
+    count = count_for(req, 0, w[base + N_FIT])
+    if count == 0:
+        return IMPOSSIBLE
+    if choose(w, s, frame, entry, count, how) < 0:
+        return FULL
+    mark_chosen(e, ew, s, w, frame)
+    mark_ways(v, e, ew, x, xw, sources, s, w, entry)
+    s[S_NEEDS] = 1
+    s[S_EXCLUSIVE] = exclusive
+    return 0
+
+
 def select(
     v: Words,
     e: Words,
@@ -1294,13 +1508,14 @@ def select(
 
 # Columns of the rows that `walk` writes: what it is, its number, units taken, exclusively or not,
 # whether the vertex above is taken so, the level, whether anything is taken of it, whether all that
-# is below it is taken, whether any tracked type is, and of each so many units.
+# is below it is taken, the first of the rows for what is below it, whether any tracked type is
+# below it, and of each so many units.
 O_IS_EDGE, O_INDEX, O_NEEDS, O_EXCLUSIVE, O_ABOVE = range(5)
-O_DEPTH, O_TAKEN, O_WHOLE, O_ANY_BELOW, O_BELOW = range(5, 10)
+O_DEPTH, O_TAKEN, O_WHOLE, O_FIRST, O_ANY_BELOW, O_BELOW = range(5, 11)
 
 # Columns of its stack.
 K_VERTEX, K_NEXT_OUT, K_NEEDS, K_EXCLUSIVE, K_WHOLE, K_ABOVE, K_FOUND, K_ANY, K_EDGE = range(9)
-K_PARTS, K_LACKS, K_BELOW = range(9, 12)
+K_PARTS, K_LACKS, K_FIRST, K_BELOW = range(9, 13)
 
 
 def walk(
@@ -1375,6 +1590,7 @@ def walk(
             if whole == 0:
                 whole = s[S_TYPES + v[child * V_WIDTH + V_TYPE]] & 1
             w[c + K_VERTEX] = child
+            w[c + K_FIRST] = n
             w[c + K_NEXT_OUT] = v[child * V_WIDTH + V_OUT]
             w[c + K_NEEDS] = child_needs
             w[c + K_EXCLUSIVE] = 1 if child_exclusive != 0 or whole != 0 else 0
@@ -1410,6 +1626,7 @@ def walk(
         rows[base + O_DEPTH] = depth + 2
         rows[base + O_TAKEN] = w[k + K_EXCLUSIVE]
         rows[base + O_WHOLE] = complete
+        rows[base + O_FIRST] = w[k + K_FIRST]
         rows[base + O_ANY_BELOW] = w[k + K_ANY]
         for i in range(n_below):
             rows[base + O_BELOW + i] = w[k + K_BELOW + i]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Mapping, Sequence
 
     from flux_mpi.resource.graph import ResourceGraph
@@ -108,3 +109,23 @@ class Writer(ABC):
     @abstractmethod
     def _reset(self) -> None:
         """Forget what was emitted."""
+
+
+class WholeWriter(Writer):
+    """A writer that names some vertices with what is below them, and nothing in between.
+
+    Who knows that a vertex is taken with everything below it calls `whole` once instead of
+    emitting all that; other vertices go to `take`.
+    """
+
+    @abstractmethod
+    def take(self, vertex: int) -> None:
+        """All that a vertex means to this format."""
+
+    @abstractmethod
+    def gathers(self, vertex: int) -> bool:
+        """Whether `whole` may be called for a vertex."""
+
+    @abstractmethod
+    def whole(self, vertex: int, below: array[int]) -> None:
+        """A vertex and everything below it: ``below`` has that in the order of emission."""

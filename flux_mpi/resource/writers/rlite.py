@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from operator import itemgetter
 
 from flux_mpi.resource.graph import V_TYPE, V_WIDTH
-from flux_mpi.resource.writers.base import Writer, WriterError
+from flux_mpi.resource.writers.base import WholeWriter, WriterError
 from flux_mpi.resource.writers.text import hostlist, idset, quote
 
 TYPE_CHECKING = False
@@ -22,8 +24,11 @@ _GATHERED = ("node", "storage_node")
 
 _rank = itemgetter(0)
 
+MAX_WHOLES = 4096
+"""Kinds of nodes whose text is kept."""
 
-class RliteWriter(Writer):
+
+class RliteWriter(WholeWriter):
     """``[{"rank": "0-1", "children": {"core": "0-7"}}]``.
 
     A node without any core or GPU, and a core outside of any node, is not told.
@@ -38,6 +43,8 @@ class RliteWriter(Writer):
             self._roles[graph.types.number(name)] = ids
         for name in _GATHERED:
             self._roles[graph.types.number(name)] = None
+        # Children of nodes that were told whole, by signature.
+        self._wholes: dict[bytes, str] = {}
         # Children as JSON text to the ranks and names of nodes with just these.
         self._nodes: dict[str, list[tuple[int, str]]] = {}
         self._properties: dict[str, list[int]] = {}
@@ -86,8 +93,41 @@ class RliteWriter(Writer):
                     else:
                         found.append(ids[item])
 
+    def gathers(self, vertex: int) -> bool:
+        role = self.graph.v[vertex * V_WIDTH + V_TYPE]
+        return role in self._roles and self._roles[role] is None
+
+    def whole(self, vertex: int, below: array[int]) -> None:
+        key = self._signature(below)
+        children = self._wholes.get(key)
+        if children is None or any(self._ids):
+            for part in below:
+                self.take(part)
+            children = self._children(vertex)
+            if len(self._wholes) < MAX_WHOLES:
+                self._wholes[key] = children
+        self._tell(vertex, children)
+
+    def _signature(self, below: array[int]) -> bytes:
+        """Equal for vertices of equal types and ids: nodes of a machine are mostly alike."""
+        if "numpy" not in sys.modules:
+            v, ids = self.graph.v, self.graph.ids
+            types = array("i", [v[part * V_WIDTH + V_TYPE] for part in below])
+            return types.tobytes() + array("q", [ids[part] for part in below]).tobytes()
+        import numpy as np
+
+        views = self.graph.views()
+        parts = np.frombuffer(below, dtype="q")
+        types = views["v"].take(parts * V_WIDTH + V_TYPE)
+        found: bytes = types.tobytes() + views["ids"].take(parts).tobytes()
+        return found
+
     def _gather(self, vertex: int) -> None:
         """The cores and GPUs since the last node are this one's."""
+        self._tell(vertex, self._children(vertex))
+
+    def _children(self, vertex: int) -> str:
+        """The JSON text of the cores and GPUs since the last node."""
         parts = []
         for name, ids in zip(_REDUCED, self._ids):
             if ids:
@@ -97,11 +137,13 @@ class RliteWriter(Writer):
                     owner = self.graph.name(vertex)
                     self._error = f"R: a {name} of {owner} has no id; R needs one, 0 or more"
                 ids.clear()
-        if not parts:
+        return ", ".join(parts)
+
+    def _tell(self, vertex: int, children: str) -> None:
+        if not children:
             return
         graph = self.graph
         rank = graph.ranks[vertex]
-        children = ", ".join(parts)
         found = self._nodes.get(children)
         if found is None:
             found = self._nodes[children] = []

@@ -348,6 +348,8 @@ class Matcher:
                     self._rows,
                     graph.uniq,
                     self._last,
+                    self._d,
+                    _NONE,
                 )
             )
         return self._faces
@@ -429,7 +431,7 @@ class Matcher:
         for table in tables:
             begin = self._starts(table)
             while True:
-                v, e, ew, out, by_weight, sources, x, p, fs, w, *_ = self._arrays()
+                v, e, ew, out, by_weight, sources, x, p, fs, w, _, _, _, d, none = self._arrays()
                 common = (
                     v,
                     e,
@@ -440,13 +442,13 @@ class Matcher:
                     x,
                     self._xw,
                     p,
-                    self._face(ok),
+                    self._face(ok) if len(ok) else none,
                     len(ok),
                     self._face(table.rows),
                     table.width,
                     fs,
                     w,
-                    self._face(self._d),
+                    d,
                     len(self._d) // D_WIDTH,
                     self.root,
                 )
@@ -699,7 +701,7 @@ class Matcher:
 
     def _reweigh(self, rows: array[int], n_rows: int, now: int) -> None:
         if self.policy.first:
-            v, e, ew, _, by_weight, sources, x, p, s, _, _, uniq, last = self._arrays()
+            v, e, ew, _, by_weight, sources, x, p, s, _, _, uniq, last, *_ = self._arrays()
             self._tier.kernels["reweigh"](
                 v,
                 e,

@@ -221,7 +221,7 @@ class Compiler:
         row[R_IS_SLOT] = int(resource.type == "slot")
         row[R_MOST] = count_for(row, 0, MOST)
         row[R_PRUNES] = int(bool(below))
-        if resource.label:
+        if resource.label and resource.type not in _SLOTS:  # slots are no vertices
             if resource.label not in self._labels and len(self._labels) < LABELS:
                 self._labels.append(resource.label)
             if resource.label in self._labels:

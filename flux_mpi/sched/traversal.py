@@ -403,6 +403,38 @@ def prune(
     return result
 
 
+def passable(
+    v: Words,
+    x: Words,
+    xw: int,
+    p: Words,
+    req: Words,
+    rw: int,
+    s: Words,
+    u: int,
+    low: int,
+    high: int,
+) -> int:
+    """Whether anything below ``u`` can be what [low, high) asks for, when ``u`` itself is not.
+
+    Where less is left in all than one unit of the request needs, no vertex below has it: looking
+    there would find nothing. Fluxion looks; what is found is the same.
+    """
+    if high - low != 1 or req[low * rw + R_PRUNES] == 0:
+        return 1
+    tracked = s[S_TYPES + v[u * V_WIDTH + V_TYPE]] >> 1
+    head = v[u * V_WIDTH + V_HEAD]
+    for k in range(s[S_BELOW]):
+        need = req[low * rw + R_NEED + k]
+        if need > 0 and tracked >> k & 1 != 0:
+            left = x[u * xw + X_TOTAL + k]
+            if head >= 0:
+                left -= peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_BELOW + k)
+            if need > left:
+                return 0
+    return 1
+
+
 def slot_fits(
     v: Words, e: Words, out: Words, x: Words, xw: int, req: Words, rw: int, u: int, slot: int
 ) -> int:
@@ -770,7 +802,9 @@ def enter(
         match = RESOURCE
         next_low = req[matched * rw + R_FROM]
         next_high = req[matched * rw + R_TO]
-    if match == NOTHING:
+    if match == NOTHING or (
+        match == PASSING and passable(v, x, xw, p, req, rw, s, u, low, high) == 0
+    ):
         return UNFIT
     taken = exclusive
     if taken == 0 and takes(req, rw, low, high, kind) != 0:
@@ -1283,6 +1317,8 @@ def way_open(
             return 0
         s[S_PRE] += 1
         shut = prune(v, x, xw, p, ok, n_ok, req, rw, s, above, 0, 1, 0)
+        if shut == 0 and passable(v, x, xw, p, req, rw, s, above, 0, 1) == 0:
+            shut = -1
         head = v[row + V_HEAD]
         if shut == 0 and (
             (head >= 0 and peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_WHOLE) > 0)
@@ -1576,6 +1612,49 @@ def walk(
                 w[k + K_LACKS] = 1
                 continue
             w[k + K_PARTS] += 1
+            if v[child * V_WIDTH + V_OUT] == v[child * V_WIDTH + V_OUT_END]:
+                # A leaf: written down at once.
+                size = x[child * xw + X_SIZE]
+                units = size
+                if whole == 0:
+                    units = ew[edge * EW_WIDTH + EW_NEEDS]
+                    if e[ee + E_EXCLUSIVE] == 0 and (
+                        s[S_TYPES + v[child * V_WIDTH + V_TYPE]] & 1 == 0
+                    ):
+                        # Shared, and nothing below that is taken: nothing of it is.
+                        w[k + K_LACKS] = 1
+                        continue
+                v[child * V_WIDTH + V_COLOR] = color
+                if units != size:
+                    w[k + K_LACKS] = 1
+                taken_in_all += 1
+                w[k + K_FOUND] += 1
+                if n + 2 > s[S_ROW_LIMIT]:
+                    return FULL
+                base = n * width
+                rows[base] = 0
+                rows[base + O_INDEX] = child
+                rows[base + O_NEEDS] = units
+                rows[base + O_EXCLUSIVE] = 1
+                rows[base + O_ABOVE] = w[k + K_EXCLUSIVE]
+                rows[base + O_DEPTH] = depth + 2
+                rows[base + O_TAKEN] = 1
+                rows[base + O_WHOLE] = 0
+                rows[base + O_FIRST] = n
+                rows[base + O_ANY_BELOW] = 0
+                for i in range(n_below):
+                    rows[base + O_BELOW + i] = 0
+                column = s[S_TYPES + s[S_N_TYPES] + v[child * V_WIDTH + V_TYPE]]
+                if column >= 0:
+                    w[k + K_BELOW + column] += size
+                    w[k + K_ANY] = 1
+                base += width
+                rows[base] = 1
+                rows[base + O_INDEX] = edge
+                rows[base + O_ABOVE] = w[k + K_EXCLUSIVE]
+                rows[base + O_DEPTH] = depth + 1
+                n += 2
+                continue
             depth += 1
             if depth >= limit:
                 return FULL

@@ -50,10 +50,13 @@ def book(
     start: int,
     end: int,
     allocated: int,
+    kept: Words,
+    n_kept: int,
 ) -> int:
     """Take the rows' resources from ``start`` to ``end``; returns how many vertices carry that.
 
-    There must be two free points for each row. ``allocated``: 0 for a reservation.
+    Their rows, which are all that `release` needs, are copied to the last of the ``n_kept`` rows
+    of ``kept``. There must be two free points for each of them. ``allocated``: 0 for a reservation.
     """
     pw = s[S_POINT_WIDTH]
     n_below = s[S_BELOW]
@@ -70,6 +73,9 @@ def book(
         if cover > 0:
             continue
         carriers += 1
+        keep = (n_kept - carriers) * width
+        for k in range(width):
+            kept[keep + k] = rows[base + k]
         vertex = rows[base + O_INDEX] * V_WIDTH
         units = 0
         if rows[base + O_TAKEN] != 0:
@@ -81,6 +87,25 @@ def book(
             v[vertex + V_NALLOC] += allocated * WHOLE_ALLOCATION
         n = n_below if rows[base + O_ANY_BELOW] != 0 else 0
         hold(p, pw, s, v, vertex + V_HEAD, start, end, 1, units, whole, rows, base + O_BELOW, n)
+    return carriers
+
+
+def carriers_of(s: Words, rows: Words, n_rows: int) -> int:
+    """How many vertices `book` would let carry these rows."""
+    width = O_BELOW + s[S_BELOW]
+    cover = 0
+    carriers = 0
+    for i in range(n_rows - 1, -1, -1):
+        base = i * width
+        if rows[base + O_IS_EDGE] != 0:
+            continue
+        depth = rows[base + O_DEPTH]
+        if depth <= cover:
+            cover = 0
+        if cover == 0:
+            carriers += 1
+            if rows[base + O_WHOLE] != 0:
+                cover = depth
     return carriers
 
 

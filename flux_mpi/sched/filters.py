@@ -48,7 +48,12 @@ class Filters:
 
     def at(self, anchor: str, names: Names) -> list[str]:
         """What vertices of a type count, in the order that counts when the last one decides."""
-        found = sorted(self._anchors.get(anchor, ()), key=names.number)
+
+        def place(type: str) -> int:
+            number = names.find(type)  # types that the graph lacks come last
+            return number if number >= 0 else len(names) + self.types[type]
+
+        found = sorted(self._anchors.get(anchor, ()), key=place)
         return found + [
-            type for type in sorted(self._anchors.get(ANY, ()), key=names.number) if type != anchor
+            type for type in sorted(self._anchors.get(ANY, ()), key=place) if type != anchor
         ]

@@ -24,14 +24,24 @@ WORK_LIMIT = 400_000
 
 Kernels = dict[str, Callable[..., Any]]
 
-KERNELS = ("select", "select_best", "bounds", "walk", "book", "release", "reweigh", "first_time")
+KERNELS = (
+    "select",
+    "select_best",
+    "bounds",
+    "walk",
+    "carriers_of",
+    "book",
+    "release",
+    "reweigh",
+    "first_time",
+)
 """What the matcher calls; all else is called by these."""
 
 _MODULES = (timeline, introsort, traversal, booking)
 
 _NARROW = frozenset(("v", "e", "out", "by_weight", "sources"))
 _WIDE = frozenset(
-    "ew x p s w ok req d rows uniq needs below last starts best".split()  # noqa: SIM905
+    "ew x p s w ok req d rows uniq needs below last starts best kept".split()  # noqa: SIM905
 )
 """Arguments that are arrays of 32 and of 64 bits, wherever they occur; others are integers."""
 

@@ -4,13 +4,16 @@ jobs that give some of theirs back."""
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from flux_mpi.resource.graph import E_EXCLUSIVE, E_MARK, E_WIDTH, EW_NEEDS, EW_WIDTH, ResourceGraph
 from flux_mpi.resource.readers import Allocation
 from flux_mpi.sched.traversal import (
+    O_ABOVE,
     O_ANY_BELOW,
     O_BELOW,
+    O_DEPTH,
+    O_EXCLUSIVE,
     O_INDEX,
     O_IS_EDGE,
     O_NEEDS,
@@ -79,6 +82,49 @@ def uncover(rows: array[int], width: int, vertices: set[int]) -> None:
     for base in range(0, len(rows), width):
         if not rows[base + O_IS_EDGE] and rows[base + O_INDEX] in vertices:
             rows[base + O_WHOLE] = 0
+
+
+def expanded(
+    graph: ResourceGraph, subsystem: str, rows: list[Row], totals: Callable[[int], Row]
+) -> list[Row]:
+    """The rows of a booking with those for what is below vertices that are taken whole.
+
+    ``totals``: the units of each counted type below a vertex. Vertices only, no edges.
+    """
+    found: list[Row] = []
+    for row in rows:
+        if row[O_WHOLE]:
+            _lay_below(graph, subsystem, row[O_INDEX], row[O_DEPTH], totals, found)
+        found.append(row)
+    return found
+
+
+def _lay_below(
+    graph: ResourceGraph,
+    subsystem: str,
+    top: int,
+    depth: int,
+    totals: Callable[[int], Row],
+    found: list[Row],
+) -> None:
+    stack = [(top, iter(graph.children(top, subsystem)))]
+    while stack:
+        vertex, children = stack[-1]
+        child = next(children, None)
+        if child is not None:
+            stack.append((child, iter(graph.children(child, subsystem))))
+            continue
+        stack.pop()
+        if vertex != top:
+            below = totals(vertex)
+            row = [0] * O_BELOW + below
+            row[O_INDEX] = vertex
+            row[O_NEEDS] = graph.sizes[vertex]
+            row[O_EXCLUSIVE] = row[O_ABOVE] = row[O_TAKEN] = 1
+            row[O_DEPTH] = depth + len(stack)
+            row[O_WHOLE] = int(bool(graph.children(vertex, subsystem)))
+            row[O_ANY_BELOW] = int(any(below))
+            found.append(row)
 
 
 def up(graph: ResourceGraph, subsystem: str, vertex: int) -> list[int]:

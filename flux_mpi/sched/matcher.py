@@ -16,8 +16,6 @@ from flux_mpi.formats import constraint as rfc31
 from flux_mpi.formats.request import MatchJobspec
 from flux_mpi.resource.graph import (
     CONTAINMENT,
-    E_SUBSYSTEM,
-    E_WIDTH,
     UP,
     V_HEAD,
     V_OUT,
@@ -139,7 +137,8 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class Booking:
-    """What a job holds: rows of `traversal.walk`, from ``start`` to ``end``."""
+    """What a job holds from ``start`` to ``end``: rows of `traversal.walk`, those of vertices that
+    are not below one that is taken whole."""
 
     rows: array[int]
     n_rows: int
@@ -252,6 +251,8 @@ class Matcher:
         self._fill_scores()
         reachable.fill_totals(self._x, self._xw, self._tracked)
         self._rows = array("q", bytes(8 * ROWS * self._row_width))
+        self._kept = array("q", bytes(8 * ROWS * self._row_width))
+        self._touched: dict[int, list[int]] | None = None
         self._s[S_ROW_LIMIT] = ROWS
         self._points = array("q")
         self._used_points = 0
@@ -261,9 +262,10 @@ class Matcher:
         self._property_changes = graph.property_changes
         reachable.clear_timelines()
         growth, self._growth = self._growth, None  # to put bookings back changes nothing
-        for booking in self.bookings.values():
+        for job_id, booking in list(self.bookings.items()):
             self._widen(booking)
-            self._book(booking)
+            rows, n_rows = booking.rows, booking.n_rows
+            self._book(job_id, rows, n_rows, booking.start, booking.end, booking.allocated)
         self._growth = growth
         self._nodes = reachable.of_type("node")
         self._nodes_up = sum(1 for node in self._nodes if graph.status(node) == UP)
@@ -350,6 +352,7 @@ class Matcher:
                     self._last,
                     self._d,
                     _NONE,
+                    self._kept,
                 )
             )
         return self._faces
@@ -362,6 +365,7 @@ class Matcher:
     def _grow_rows(self) -> None:
         self._faces = None
         self._rows = array("q", bytes(4 * self._rows.itemsize * len(self._rows)))
+        self._kept = array("q", bytes(len(self._rows) * self._rows.itemsize))
         self._s[S_ROW_LIMIT] = len(self._rows) // self._row_width
 
     def _need_points(self, n: int) -> None:
@@ -431,7 +435,7 @@ class Matcher:
         for table in tables:
             begin = self._starts(table)
             while True:
-                v, e, ew, out, by_weight, sources, x, p, fs, w, _, _, _, d, none = self._arrays()
+                v, e, ew, out, by_weight, sources, x, p, fs, w, _, _, _, d, none, _ = self._arrays()
                 common = (
                     v,
                     e,
@@ -603,13 +607,12 @@ class Matcher:
             status, _ = self._select(tables, ok, KIND_SATISFY, FAR, FAR + duration)
             return Outcome("busy" if status == 0 else "unsatisfiable", now)
         end = min(at + duration, self.expiration)
-        rows, n_rows = self._walk(self._s[S_NEEDS], self._s[S_EXCLUSIVE])
+        n_rows = self._walk(self._s[S_NEEDS], self._s[S_EXCLUSIVE])
         if not looking:
-            booking = Booking(rows, n_rows, at, end, kind == KIND_ALLOCATE)
-            self.bookings[job_id] = booking
-            self._book(booking)
-        self._reweigh(rows, n_rows, now)
+            self._book(job_id, self._rows, n_rows, at, end, kind == KIND_ALLOCATE)
+        self._reweigh(n_rows, now)
         if writer is not None:
+            rows = self._rows[: n_rows * self._row_width]
             self._emit(writer, rows, n_rows, table.labels, at, end, job.queue)
         return Outcome("matched", at)
 
@@ -653,70 +656,73 @@ class Matcher:
                 return self.graph.sizes[vertex]
         return peak(self._points, self._pw, v[vertex * V_WIDTH + V_HEAD], at, end, column)
 
-    def _walk(self, needs: int, exclusive: int) -> tuple[array[int], int]:
-        """What the last selection marked, as rows."""
+    def _walk(self, needs: int, exclusive: int) -> int:
+        """Write what the last selection marked into the first rows of `_rows`; how many."""
         while True:
             v, e, ew, out, _, _, x, _, s, w, rows, *_ = self._arrays()
             found = self._tier.kernels["walk"](
                 v, e, ew, out, x, self._xw, s, w, rows, self.root, needs, exclusive
             )
             if found != FULL:
-                n_rows = self._s[S_ROWS]
-                return self._rows[: n_rows * self._row_width], n_rows
+                return self._s[S_ROWS]
             self._grow_arena()
             self._grow_rows()
 
-    def _book(self, booking: Booking) -> None:
-        self._need_points(2 * booking.n_rows)
+    def _book(
+        self, job_id: int, rows: array[int], n_rows: int, start: int, end: int, allocated: bool
+    ) -> None:
+        """Let a job hold what rows say."""
+        while len(self._kept) < n_rows * self._row_width:
+            self._grow_rows()
+        face = self._face(rows) if rows is not self._rows else self._arrays()[10]
+        carriers = self._tier.kernels["carriers_of"](self._arrays()[8], face, n_rows)
+        self._need_points(2 * carriers)
+        arrays = self._arrays()
+        face = self._face(rows) if rows is not self._rows else arrays[10]
+        n_kept = len(self._kept) // self._row_width
+        self._tier.kernels["book"](
+            arrays[0],
+            arrays[7],
+            arrays[8],
+            face,
+            n_rows,
+            start,
+            end,
+            int(allocated),
+            arrays[15],
+            n_kept,
+        )
+        kept = self._kept[(n_kept - carriers) * self._row_width :]
+        self.bookings[job_id] = Booking(kept, carriers, start, end, allocated)
+        self._touched = None
+        if self._growth:
+            self._growth.spanned(start, end)
+
+    def _release(self, job_id: int) -> Booking:
+        """Let a job hold nothing any more; returns what it held."""
+        booking = self.bookings.pop(job_id)
         v, _, _, _, _, _, _, p, s, *_ = self._arrays()
-        carriers = self._tier.kernels["book"](
+        self._tier.kernels["release"](
             v,
             p,
             s,
-            self._tier.face(booking.rows),
+            self._face(booking.rows),
             booking.n_rows,
             booking.start,
             booking.end,
             int(booking.allocated),
         )
-        self._used_points -= 2 * (booking.n_rows - carriers)
+        self._used_points -= 2 * booking.n_rows
+        self._touched = None
         if self._growth:
             self._growth.spanned(booking.start, booking.end)
+        return booking
 
-    def _release(self, booking: Booking) -> None:
-        v, _, _, _, _, _, _, p, s, *_ = self._arrays()
-        carriers = self._tier.kernels["release"](
-            v,
-            p,
-            s,
-            self._tier.face(booking.rows),
-            booking.n_rows,
-            booking.start,
-            booking.end,
-            int(booking.allocated),
-        )
-        self._used_points -= 2 * carriers
-        if self._growth:
-            self._growth.spanned(booking.start, booking.end)
-
-    def _reweigh(self, rows: array[int], n_rows: int, now: int) -> None:
+    def _reweigh(self, n_rows: int, now: int) -> None:
         if self.policy.first:
-            v, e, ew, _, by_weight, sources, x, p, s, _, _, uniq, last, *_ = self._arrays()
+            v, e, ew, _, by_weight, sources, x, p, s, _, rows, uniq, last, *_ = self._arrays()
             self._tier.kernels["reweigh"](
-                v,
-                e,
-                ew,
-                by_weight,
-                sources,
-                uniq,
-                x,
-                self._xw,
-                p,
-                s,
-                last,
-                self._tier.face(rows),
-                n_rows,
-                now,
+                v, e, ew, by_weight, sources, uniq, x, self._xw, p, s, last, rows, n_rows, now
             )
 
     def _emit(
@@ -791,9 +797,7 @@ class Matcher:
 
     def cancel(self, job_id: int) -> None:
         """Give back all that a job has. Raises KeyError: no such job."""
-        booking = self.bookings.pop(job_id)
-        self._release(booking)
-        self._cancelled = booking
+        self._cancelled = self._release(job_id)
 
     # -- a living graph -------------------------------------------------------------------------
 
@@ -830,16 +834,12 @@ class Matcher:
         living.mark(self.graph, allocation, self._s[S_TICK])
         told = self.subsystems[0]
         needs, whole = allocation.roots.get(told, (0, False))
-        rows: list[living.Row] = []
-        emitted, n_rows = array("q"), 0
-        if told in allocation.roots:
-            emitted, n_rows = self._walk(needs, int(whole))
-            rows = living.split(emitted, n_rows, self._row_width)
+        n_rows = self._walk(needs, int(whole)) if told in allocation.roots else 0
+        emitted = self._rows[: n_rows * self._row_width]
+        rows = living.split(emitted, n_rows, self._row_width)
         rows = living.take(rows, allocation, len(self._tracked))
-        booking = Booking(living.join(rows), len(rows), at, end, not reserve)
-        self.bookings[job_id] = booking
-        self._book(booking)
-        self._reweigh(emitted, n_rows, at)
+        self._book(job_id, living.join(rows), len(rows), at, end, not reserve)
+        self._reweigh(n_rows, at)
         if writer is not None and n_rows:
             self._emit(writer, emitted, n_rows, [""], at, end, "")
         return Outcome("matched", at)
@@ -858,8 +858,8 @@ class Matcher:
             release = read_release(self.graph, text, format)
         except ReaderError as error:
             raise MatchError(str(error)) from error
-        rows = living.split(booking.rows, booking.n_rows, self._row_width)
-        taken = {row[O_INDEX] for row in rows if row[O_TAKEN] and not row[O_IS_EDGE]}
+        rows = self._all_rows(booking)
+        taken = {row[O_INDEX] for row in rows if row[O_TAKEN]}
         by_rank = self.graph.by_rank()
         gone = set(release.vertices)
         if not gone <= taken:
@@ -870,33 +870,40 @@ class Matcher:
             if not there & taken:
                 raise MatchError(f"job {job_id} holds nothing on rank {rank}")
             gone |= there
-        self._give_back(job_id, booking, gone)
+        self._give_back(job_id, gone)
         self._visit_none()
         return job_id not in self.bookings
 
-    def _give_back(self, job_id: int, booking: Booking, gone: set[int]) -> None:
-        """Free some vertices of a job."""
-        self._release(booking)
-        columns = {self.graph.types.find(name): k for name, k in self._tracked.items()}
-        rows = living.without(
+    def _all_rows(self, booking: Booking) -> list[living.Row]:
+        """A booking's rows with those for what is below vertices that are taken whole."""
+        return living.expanded(
             self.graph,
             self.subsystems[0],
             living.split(booking.rows, booking.n_rows, self._row_width),
-            gone,
-            columns,
+            self._totals,
         )
-        if not any(row[O_TAKEN] for row in rows):
-            del self.bookings[job_id]
-            return
-        booking.rows = living.join(rows)
-        booking.n_rows = len(rows)
-        self._book(booking)
+
+    def _totals(self, vertex: int) -> list[int]:
+        base = vertex * self._xw + X_TOTAL
+        return list(self._x[base : base + len(self._tracked)])
+
+    def _give_back(self, job_id: int, gone: set[int]) -> None:
+        """Free some vertices of a job."""
+        booking = self._release(job_id)
+        columns = {self.graph.types.find(name): k for name, k in self._tracked.items()}
+        rows = living.without(
+            self.graph, self.subsystems[0], self._all_rows(booking), gone, columns
+        )
+        if any(row[O_TAKEN] for row in rows):
+            joined = living.join(rows)
+            self._book(job_id, joined, len(rows), booking.start, booking.end, booking.allocated)
 
     def attach(self, text: str, format: str = "jgf") -> None:
         """Add what a file describes to the graph. Raises `MatchError`; nothing has changed then."""
         from flux_mpi.resource.readers import ReaderError, attach
 
         self._note_growth()
+        before = {job_id: self._all_rows(booking) for job_id, booking in self.bookings.items()}
         try:
             new = attach(self.graph, text, format)
         except ReaderError as error:
@@ -905,7 +912,9 @@ class Matcher:
         grown = {
             above for vertex in new for above in living.up(self.graph, self.subsystems[0], vertex)
         }
-        for booking in self.bookings.values():
+        for job_id, rows in before.items():
+            booking = self.bookings[job_id]
+            booking.rows, booking.n_rows = living.join(rows), len(rows)
             living.uncover(booking.rows, self._row_width, grown)
         self._prepare()
 
@@ -935,9 +944,8 @@ class Matcher:
         if self.root in gone:
             raise MatchError("the root of the graph cannot be removed")
         for job_id, booking in list(self.bookings.items()):
-            rows = living.split(booking.rows, booking.n_rows, self._row_width)
-            if any(row[O_INDEX] in gone for row in rows if not row[O_IS_EDGE]):
-                self._give_back(job_id, booking, gone)
+            if any(row[O_INDEX] in gone for row in self._all_rows(booking)):
+                self._give_back(job_id, gone)
         self._note_growth()
         self.graph.remove(gone)
         self.graph.freeze()
@@ -970,23 +978,15 @@ class Matcher:
         if self._cancelled is None:
             return self._visited
         # A cancel looks for the job from the root down: at what it holds and what is next to that.
-        graph, width = self.graph, self._row_width
-        dominant = self._s[S_DOMINANT]
-        rows = self._cancelled.rows
         return 1 + sum(
-            graph.e[edge * E_WIDTH + E_SUBSYSTEM] == dominant
-            for base in range(0, len(rows), width)
-            if not rows[base + O_IS_EDGE]
-            for edge in graph.edges_from(rows[base + O_INDEX])
+            len(self.graph.edges_from(row[O_INDEX], self.subsystems[0]))
+            for row in self._all_rows(self._cancelled)
         )
 
     @property
     def postorder(self) -> int:
         """Vertices that the last operation found fit."""
-        if self._cancelled is None:
-            return self._fit
-        rows, width = self._cancelled.rows, self._row_width
-        return sum(not rows[base + O_IS_EDGE] for base in range(0, len(rows), width))
+        return self._fit if self._cancelled is None else len(self._all_rows(self._cancelled))
 
     def _visit_none(self) -> None:
         self._visited = self._fit = 0
@@ -994,45 +994,55 @@ class Matcher:
 
     # -- what is scheduled ----------------------------------------------------------------------
 
-    def _rows_of(self, vertex: int) -> list[tuple[int, Booking, int]]:
-        """(job, its booking, where its row for a vertex begins) of all jobs that touch it."""
-        width = self._row_width
-        return [
-            (job_id, booking, base)
-            for job_id, booking in self.bookings.items()
-            for base in range(0, booking.n_rows * width, width)
-            if booking.rows[base + O_INDEX] == vertex and not booking.rows[base + O_IS_EDGE]
-        ]
+    def _touching(self, vertex: int) -> list[tuple[int, Booking, living.Row]]:
+        """(job, its booking, its row for a vertex) of all jobs that touch it."""
+        if self._touched is None:
+            self._touched = {}
+            for job_id, booking in self.bookings.items():
+                rows = booking.rows
+                for base in range(0, len(rows), self._row_width):
+                    self._touched.setdefault(rows[base + O_INDEX], []).append(job_id)
+        found = []
+        for above in [vertex, *living.up(self.graph, self.subsystems[0], vertex)]:
+            for job_id in self._touched.get(above, ()):
+                booking = self.bookings[job_id]
+                for row in living.split(booking.rows, booking.n_rows, self._row_width):
+                    if row[O_INDEX] != above:
+                        continue
+                    if above == vertex:
+                        found.append((job_id, booking, row))
+                    elif row[O_WHOLE]:
+                        below = self._totals(vertex)
+                        row = [*row[:O_BELOW], *below]
+                        row[O_TAKEN], row[O_ANY_BELOW] = 1, int(any(below))
+                        found.append((job_id, booking, row))
+        return found
 
     def allocations(self, vertex: int) -> list[int]:
         """The jobs that hold some of a vertex now."""
         return [
             job_id
-            for job_id, booking, base in self._rows_of(vertex)
-            if booking.allocated and booking.rows[base + O_TAKEN]
+            for job_id, booking, row in self._touching(vertex)
+            if booking.allocated and row[O_TAKEN]
         ]
 
     def reservations(self, vertex: int) -> list[int]:
         """The jobs that some of a vertex is reserved for."""
         return [
             job_id
-            for job_id, booking, base in self._rows_of(vertex)
-            if not booking.allocated and booking.rows[base + O_TAKEN]
+            for job_id, booking, row in self._touching(vertex)
+            if not booking.allocated and row[O_TAKEN]
         ]
 
     def tags(self, vertex: int) -> list[int]:
         """The jobs that hold a vertex or something below it."""
-        return [job_id for job_id, _, _ in self._rows_of(vertex)]
+        return [job_id for job_id, _, _ in self._touching(vertex)]
 
     def spans(self, vertex: int) -> list[int]:
         """The jobs that are counted in a vertex's aggregates."""
         if not self.tracked(vertex):
             return []
-        return [
-            job_id
-            for job_id, booking, base in self._rows_of(vertex)
-            if booking.rows[base + O_ANY_BELOW]
-        ]
+        return [job_id for job_id, _, row in self._touching(vertex) if row[O_ANY_BELOW]]
 
     def tracked(self, vertex: int) -> list[tuple[str, int]]:
         """The types that a vertex counts below it, with the units there are."""
@@ -1076,10 +1086,10 @@ class Matcher:
 
     def planned(self, vertex: int, job_id: int) -> list[int]:
         """Units that a job takes of each type that a vertex counts."""
-        for found, booking, base in self._rows_of(vertex):
+        for found, _, row in self._touching(vertex):
             if found == job_id:
                 return [
-                    booking.rows[base + O_BELOW + self._column(vertex, index)]
+                    row[O_BELOW + self._column(vertex, index)]
                     for index in range(len(self.tracked(vertex)))
                 ]
         return []

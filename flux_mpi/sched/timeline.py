@@ -19,8 +19,9 @@ from flux_mpi.sched.scalars import S_FREE
 
 Words = Any
 
-# Columns of a point. Aggregates of the tracked types follow from P_BELOW on.
-P_TIME, P_NEXT, P_REFS, P_JOBS, P_UNITS, P_WHOLE, P_BELOW = range(7)
+# Columns of a point. P_TAIL, the list's last row, stands in its first row only. Aggregates of the
+# tracked types follow from P_BELOW on.
+P_TIME, P_NEXT, P_REFS, P_TAIL, P_JOBS, P_UNITS, P_WHOLE, P_BELOW = range(8)
 
 FOREVER = 1 << 62
 """Later than anything: the end of what has no end, in seconds."""
@@ -29,6 +30,8 @@ FOREVER = 1 << 62
 def peak(p: Words, pw: int, head: int, at: int, end: int, column: int) -> int:
     """The most that ``column`` carries anywhere in [at, end)."""
     most = 0
+    if head < 0 or at >= p[p[head * pw + P_TAIL] * pw]:
+        return most
     row = head
     while row >= 0:
         base = row * pw
@@ -57,8 +60,16 @@ def point_at(p: Words, pw: int, s: Words, v: Words, head_at: int, time: int) -> 
 
     ``v[head_at]`` heads the list. There must be a free row.
     """
+    head = v[head_at]
     before = -1
-    row = v[head_at]
+    row = head
+    if head >= 0:
+        tail = p[head * pw + P_TAIL]
+        if time >= p[tail * pw]:
+            before = tail
+            row = -1
+            if time == p[tail * pw]:
+                return tail
     while row >= 0 and p[row * pw] < time:
         before = row
         row = p[row * pw + 1]
@@ -72,11 +83,14 @@ def point_at(p: Words, pw: int, s: Words, v: Words, head_at: int, time: int) -> 
     p[base + 2] = 0
     if before >= 0:
         p[before * pw + 1] = new
-        for column in range(3, pw):
+        for column in range(P_JOBS, pw):
             p[base + column] = p[before * pw + column]
+        if row < 0:
+            p[head * pw + P_TAIL] = new
     else:
         v[head_at] = new
-        for column in range(3, pw):
+        p[base + P_TAIL] = new if head < 0 else p[head * pw + P_TAIL]
+        for column in range(P_JOBS, pw):
             p[base + column] = 0
     return new
 
@@ -104,11 +118,11 @@ def hold(
     row = first
     while row != last:
         base = row * pw
-        p[base + 3] += jobs
-        p[base + 4] += units
-        p[base + 5] += whole
+        p[base + P_JOBS] += jobs
+        p[base + P_UNITS] += units
+        p[base + P_WHOLE] += whole
         for k in range(n_below):
-            p[base + 6 + k] += below[below_at + k]
+            p[base + P_BELOW + k] += below[below_at + k]
         row = p[base + 1]
 
 
@@ -131,11 +145,11 @@ def ease(
     while row >= 0 and p[row * pw] < end:
         base = row * pw
         if p[base] >= start:
-            p[base + 3] -= jobs
-            p[base + 4] -= units
-            p[base + 5] -= whole
+            p[base + P_JOBS] -= jobs
+            p[base + P_UNITS] -= units
+            p[base + P_WHOLE] -= whole
             for k in range(n_below):
-                p[base + 6 + k] -= below[below_at + k]
+                p[base + P_BELOW + k] -= below[below_at + k]
         row = p[base + 1]
 
 
@@ -149,10 +163,15 @@ def drop_points(p: Words, pw: int, s: Words, v: Words, head_at: int, start: int,
         if p[base] == start or p[base] == end:
             p[base + 2] -= 1
             if p[base + 2] == 0:
+                tail = p[v[head_at] * pw + P_TAIL]
                 if before >= 0:
                     p[before * pw + 1] = following
+                    if following < 0:
+                        p[v[head_at] * pw + P_TAIL] = before
                 else:
                     v[head_at] = following
+                    if following >= 0:
+                        p[following * pw + P_TAIL] = tail
                 p[base + 1] = s[S_FREE]
                 s[S_FREE] = row
                 row = following

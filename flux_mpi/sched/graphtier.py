@@ -6,7 +6,10 @@ which it is never changes a result.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import subprocess
+import sys
 import threading
 import types
 from array import array
@@ -21,6 +24,12 @@ SMALL = 4_000
 
 WORK_LIMIT = 400_000
 """Vertices visited by interpreted kernels before they are compiled: a second or two of work."""
+
+HELPER_LIMIT_S = 300.0
+"""Bound of compiling in a process of its own."""
+
+LOADING_LIMIT_S = 10.0
+"""Bound of the wait for kernels that are being loaded when the interpreter ends."""
 
 Kernels = dict[str, Callable[..., Any]]
 
@@ -123,6 +132,8 @@ class GraphTier:
         self.compiled = False
         self.failure: Exception | None = None
         self._work = 0
+        self._helper: subprocess.Popen[bytes] | None = None
+        self._leaving = False
         self._thread: threading.Thread | None = None
         self._result: Kernels | None = None
         if policy == "always":
@@ -161,14 +172,47 @@ class GraphTier:
         return numpy.frombuffer(words, dtype=words.typecode) if len(words) else _empty(words)
 
     def _start(self) -> None:
+        """Compile beside the work: in a process of its own when that takes long, for a thread
+        would hold up this one all the while, and could not be stopped when this one ends."""
+        atexit.register(self._leave)
+        if not _is_cached():
+            code = f"from {__name__} import compile_all; compile_all()"
+            self._helper = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         self._thread = threading.Thread(target=self._compile, name="compile", daemon=True)
         self._thread.start()
 
     def _compile(self) -> None:
         try:
-            self._result = compile_all()
+            if self._helper is not None:
+                self._helper.wait(HELPER_LIMIT_S)
+            if not self._leaving:
+                self._result = compile_all()
         except Exception as error:  # whatever the compiler's trouble is, matching goes on without
             self.failure = error
+
+    def _leave(self) -> None:
+        """The interpreter ends: no compiler may be at work in it then."""
+        self._leaving = True
+        if self._helper is not None and self._helper.poll() is None:
+            self._helper.kill()
+            self._helper.wait()
+        if self._thread is not None:
+            self._thread.join(LOADING_LIMIT_S)
+
+
+def _is_cached() -> bool:
+    """Whether Numba has probably compiled the kernels before."""
+    from pathlib import Path
+
+    source = Path(traversal.__file__)
+    indices = source.parent.glob("__pycache__/traversal.search-*.nbi")
+    since = source.stat().st_mtime
+    return any(index.stat().st_mtime >= since for index in indices)
 
 
 def _empty(words: array[int]) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 
 from flux_mpi.formats.jobspec import JobspecError
 
@@ -55,33 +54,89 @@ class Plain(str):
     __slots__ = ()
 
 
-@dataclass(slots=True)
 class Request:
     """Between ``min`` and ``max`` resources of a type: ``min``, then ``operator operand`` again.
 
     ``exclusive`` is None where the jobspec does not say; ``children`` is what it calls *with*.
+    Not a dataclass: their import would cost a short command more than its work.
     """
 
-    type: str
-    min: int = 1
-    max: int = 1
-    operator: str = "+"
-    operand: int = 1
-    exclusive: bool | None = None
-    unit: str = ""
-    label: str = ""
-    id: str = ""
-    children: list[Request] = field(default_factory=list)
+    __slots__ = (
+        "type",
+        "min",
+        "max",
+        "operator",
+        "operand",
+        "exclusive",
+        "unit",
+        "label",
+        "id",
+        "children",
+    )
+
+    def __init__(
+        self,
+        type: str,
+        min: int = 1,
+        max: int = 1,
+        operator: str = "+",
+        operand: int = 1,
+        exclusive: bool | None = None,
+        unit: str = "",
+        label: str = "",
+        id: str = "",
+        children: list[Request] | None = None,
+    ) -> None:
+        self.type = type
+        self.min = min
+        self.max = max
+        self.operator = operator
+        self.operand = operand
+        self.exclusive = exclusive
+        self.unit = unit
+        self.label = label
+        self.id = id
+        self.children = children if children is not None else []
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Request) and self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def __repr__(self) -> str:
+        return f"Request{self._fields()!r}"
 
 
-@dataclass(slots=True)
 class MatchJobspec:
     """What a job wants: ``duration`` in seconds (0: no limit), ``constraint`` of RFC 31 or None."""
 
-    resources: list[Request]
-    duration: float = 0.0
-    queue: str = ""
-    constraint: dict[str, Any] | None = None
+    __slots__ = ("resources", "duration", "queue", "constraint")
+
+    def __init__(
+        self,
+        resources: list[Request],
+        duration: float = 0.0,
+        queue: str = "",
+        constraint: dict[str, Any] | None = None,
+    ) -> None:
+        self.resources = resources
+        self.duration = duration
+        self.queue = queue
+        self.constraint = constraint
+
+    def _fields(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MatchJobspec) and self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]  # it can be changed
+
+    def __repr__(self) -> str:
+        return f"MatchJobspec{self._fields()!r}"
 
 
 def parse_request(text: str, known_type: Callable[[str], bool] | None = None) -> MatchJobspec:

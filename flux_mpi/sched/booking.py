@@ -17,8 +17,21 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
 )
 from flux_mpi.sched.scalars import (
+    KIND_ALLOCATE,
+    KIND_LOOK,
+    KIND_SATISFY,
+    S_AT,
     S_BELOW,
+    S_CARRIERS,
+    S_END,
+    S_EXCLUSIVE,
+    S_FIRST,
+    S_FREE_ROWS,
+    S_KIND,
+    S_NEEDS,
+    S_NOW,
     S_POINT_WIDTH,
+    S_ROWS,
     S_TYPES,
     X_TOTAL,
 )
@@ -32,6 +45,9 @@ from flux_mpi.sched.traversal import (
     O_NEEDS,
     O_TAKEN,
     O_WHOLE,
+    select,
+    select_best,
+    walk,
 )
 
 Words = Any
@@ -255,3 +271,108 @@ def first_time(
         # No start before the last point that lacks something helps.
         row = p[lacking * pw + 1]
     return -1
+
+
+FULL_ROWS, FULL_POINTS = -4, -5
+"""What `request` returns when ``rows`` are too few, and when there are too few free points."""
+
+
+def request(
+    v: Words,
+    e: Words,
+    ew: Words,
+    out: Words,
+    by_weight: Words,
+    sources: Words,
+    uniq: Words,
+    x: Words,
+    p: Words,
+    s: Words,
+    w: Words,
+    d: Words,
+    rows: Words,
+    kept: Words,
+    last: Words,
+    xw: int,
+    n_d: int,
+    root: int,
+    n_kept: int,
+    ok: Words,
+    n_ok: int,
+    req: Words,
+    rw: int,
+    n_top: int,
+    starts: Words,
+    best: Words,
+    n_starts: int,
+) -> int:
+    """Find a request as the scalars say, write it down and, unless it is only looked for, book it.
+
+    ``n_starts`` is -1 for a walk from the root (`select`), else see `select_best`. One kernel, for
+    each call of one costs microseconds. Returns 0, or UNFIT, IMPOSSIBLE, or FULL, FULL_ROWS or
+    FULL_POINTS when memory must grow first: then nothing has changed.
+    """
+    if n_starts < 0:
+        status = select(
+            v,
+            e,
+            ew,
+            out,
+            by_weight,
+            sources,
+            x,
+            xw,
+            p,
+            ok,
+            n_ok,
+            req,
+            rw,
+            s,
+            w,
+            d,
+            n_d,
+            root,
+            0,
+            n_top,
+        )
+    else:
+        status = select_best(
+            v,
+            e,
+            ew,
+            out,
+            by_weight,
+            sources,
+            x,
+            xw,
+            p,
+            ok,
+            n_ok,
+            req,
+            rw,
+            s,
+            w,
+            d,
+            n_d,
+            root,
+            starts,
+            best,
+            n_starts,
+        )
+    kind = s[S_KIND]
+    if status != 0 or kind == KIND_SATISFY:
+        return status
+    if walk(v, e, ew, out, x, xw, s, w, rows, root, s[S_NEEDS], s[S_EXCLUSIVE]) < 0:
+        return FULL_ROWS
+    n_rows = s[S_ROWS]
+    if kind != KIND_LOOK:
+        carriers = carriers_of(s, rows, n_rows)
+        s[S_CARRIERS] = carriers
+        if 2 * carriers > s[S_FREE_ROWS]:
+            return FULL_POINTS
+        allocated = 1 if kind == KIND_ALLOCATE else 0
+        book(v, p, s, rows, n_rows, s[S_AT], s[S_END], allocated, kept, n_kept)
+    if s[S_FIRST] != 0:
+        now = s[S_NOW]
+        reweigh(v, e, ew, by_weight, sources, uniq, x, xw, p, s, last, rows, n_rows, now)
+    return 0

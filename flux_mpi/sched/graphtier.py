@@ -7,8 +7,6 @@ which it is never changes a result.
 from __future__ import annotations
 
 import atexit
-import hashlib
-import subprocess
 import sys
 import threading
 import types
@@ -25,6 +23,10 @@ SMALL = 4_000
 WORK_LIMIT = 400_000
 """Vertices visited by interpreted kernels before they are compiled: a second or two of work."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+
 HELPER_LIMIT_S = 300.0
 """Bound of compiling in a process of its own."""
 
@@ -33,17 +35,7 @@ LOADING_LIMIT_S = 10.0
 
 Kernels = dict[str, Callable[..., Any]]
 
-KERNELS = (
-    "select",
-    "select_best",
-    "bounds",
-    "walk",
-    "carriers_of",
-    "book",
-    "release",
-    "reweigh",
-    "first_time",
-)
+KERNELS = ("request", "bounds", "walk", "carriers_of", "book", "release", "reweigh", "first_time")
 """What the matcher calls; all else is called by these."""
 
 _MODULES = (timeline, introsort, traversal, booking)
@@ -109,6 +101,8 @@ def _compile() -> Kernels:
 
 def _fingerprint() -> str:
     """Differs whenever the kernels or their constants do."""
+    import hashlib
+
     digest = hashlib.sha256()
     for module in (graph, scalars, *_MODULES):
         for name, value in sorted(vars(module).items()):
@@ -174,6 +168,8 @@ class GraphTier:
     def _start(self) -> None:
         """Compile beside the work: in a process of its own when that takes long, for a thread
         would hold up this one all the while, and could not be stopped when this one ends."""
+        import subprocess
+
         atexit.register(self._leave)
         if not _is_cached():
             code = f"from {__name__} import compile_all; compile_all()"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from flux_mpi.resource.graph import (
 )
 from flux_mpi.resource.writers.base import EXCLUSIVE, EXCLUSIVE_PARENT, WholeWriter
 from flux_mpi.sched import living, policies
+from flux_mpi.sched.booking import FULL_POINTS, FULL_ROWS
 from flux_mpi.sched.filters import Filters
 from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.reach import Reach, link_rows, rows_of, set_column
@@ -43,19 +43,19 @@ from flux_mpi.sched.scalars import (
     S_AUX,
     S_AUX_ROOT,
     S_BELOW,
+    S_CARRIERS,
     S_COLOR,
     S_DOMINANT,
     S_END,
-    S_EXCLUSIVE,
     S_FIRST,
     S_FLEXIBLE,
     S_FREE,
+    S_FREE_ROWS,
     S_GRAPH_ORDER,
     S_KIND,
     S_LIMIT,
     S_N_AUX,
     S_N_TYPES,
-    S_NEEDS,
     S_NOW,
     S_POINT_WIDTH,
     S_POST,
@@ -76,6 +76,7 @@ from flux_mpi.sched.traversal import (
     A_WIDTH,
     D_WIDTH,
     FULL,
+    IMPOSSIBLE,
     O_ABOVE,
     O_ANY_BELOW,
     O_BELOW,
@@ -118,6 +119,9 @@ MAX_TRACKED = 60
 
 _NONE = array("q")
 
+# Where `Matcher._arrays` has what.
+A_V, A_E, A_OUT, A_X, A_P, A_S, A_KEPT = 0, 1, 3, 7, 8, 9, 13
+
 FAR = FOREVER >> 1
 """When nothing that is known now is left, so that only what exists decides."""
 
@@ -135,16 +139,20 @@ class Outcome(NamedTuple):
     message: str = ""
 
 
-@dataclass(slots=True)
 class Booking:
     """What a job holds from ``start`` to ``end``: rows of `traversal.walk`, those of vertices that
     are not below one that is taken whole."""
 
-    rows: array[int]
-    n_rows: int
-    start: int
-    end: int
-    allocated: bool
+    __slots__ = ("rows", "n_rows", "start", "end", "allocated")
+
+    def __init__(
+        self, rows: array[int], n_rows: int, start: int, end: int, allocated: bool
+    ) -> None:
+        self.rows = rows
+        self.n_rows = n_rows
+        self.start = start
+        self.end = end
+        self.allocated = allocated
 
 
 class Growth:
@@ -211,10 +219,9 @@ class Matcher:
         self.expiration = expiration
         self.flexible = traverser == "flexible"
         self.bookings: dict[int, Booking] = {}
-        self._visit_none()
         self._growth = Growth() if as_fluxion else None
         self._cancelled: Booking | None = None
-        self._visit_none()
+        self._visited = self._fit = 0
         self._tier = tier or GraphTier(graph.n_vertices)
         self._filters = Filters(prune_filters)
         self._s = array("q")
@@ -255,7 +262,6 @@ class Matcher:
         self._touched: dict[int, list[int]] | None = None
         self._s[S_ROW_LIMIT] = ROWS
         self._points = array("q")
-        self._used_points = 0
         self._compiler = Compiler(graph.types, self._tracked, self.flexible)
         self._tables: dict[int, tuple[MatchJobspec, list[Table], Table]] = {}
         self._ok_cache: dict[str, array[int]] = {}
@@ -329,31 +335,31 @@ class Matcher:
         set_column(self._x, self._xw, X_SCORE, scores)
 
     def _arrays(self) -> tuple[Any, ...]:
-        """The kernels' arguments by position of _V … _LAST, as they are to be handed over."""
-        if self._tier.poll():
-            self._faces = None
+        """The first arguments of `booking.request`, as they are to be handed over."""
         if self._faces is None:
             graph = self.graph
-            self._faces = tuple(
-                self._tier.face(words)
-                for words in (
-                    graph.v,
-                    graph.e,
-                    graph.ew,
-                    graph.out,
-                    graph.by_weight,
-                    graph.sources,
-                    self._x,
-                    self._points,
-                    self._s,
-                    self._w,
-                    self._rows,
-                    graph.uniq,
-                    self._last,
-                    self._d,
-                    _NONE,
-                    self._kept,
-                )
+            face = self._tier.face
+            self._none = face(_NONE)
+            self._faces = (
+                face(graph.v),
+                face(graph.e),
+                face(graph.ew),
+                face(graph.out),
+                face(graph.by_weight),
+                face(graph.sources),
+                face(graph.uniq),
+                face(self._x),
+                face(self._points),
+                face(self._s),
+                face(self._w),
+                face(self._d),
+                face(self._rows),
+                face(self._kept),
+                face(self._last),
+                self._xw,
+                len(self._d) // D_WIDTH,
+                self.root,
+                len(self._kept) // self._row_width,
             )
         return self._faces
 
@@ -370,17 +376,18 @@ class Matcher:
 
     def _need_points(self, n: int) -> None:
         """Make sure that so many more points of timelines can be made."""
-        self._used_points += n
-        have = len(self._points) // self._pw
-        if self._used_points <= have:
+        s = self._s
+        if n <= s[S_FREE_ROWS]:
             return
         self._faces = None
-        size = max(POINTS, 2 * have, 2 * self._used_points)
+        have = len(self._points) // self._pw
+        size = max(POINTS, 2 * have, have + 2 * n)
         points = array("q", bytes(8 * size * self._pw))
         points[: len(self._points)] = self._points
-        link_rows(points, self._pw, have, size, self._s[S_FREE])
+        link_rows(points, self._pw, have, size, s[S_FREE])
         self._points = points
-        self._s[S_FREE] = have
+        s[S_FREE] = have
+        s[S_FREE_ROWS] += size - have
 
     # -- requests -------------------------------------------------------------------------------
 
@@ -434,44 +441,45 @@ class Matcher:
         result = UNFIT
         for table in tables:
             begin = self._starts(table)
+            arrays = self._arrays()
+            starts, best, n_starts = self._none, self._none, -1
+            if begin is not None:
+                starts, best, n_starts = *map(self._face, begin), len(begin[0])
+            req = self._face(table.rows)
+            eligible = self._face(ok) if len(ok) else self._none
             while True:
-                v, e, ew, out, by_weight, sources, x, p, fs, w, _, _, _, d, none, _ = self._arrays()
-                common = (
-                    v,
-                    e,
-                    ew,
-                    out,
-                    by_weight,
-                    sources,
-                    x,
-                    self._xw,
-                    p,
-                    self._face(ok) if len(ok) else none,
+                result = self._tier.kernels["request"](
+                    *arrays,
+                    eligible,
                     len(ok),
-                    self._face(table.rows),
+                    req,
                     table.width,
-                    fs,
-                    w,
-                    d,
-                    len(self._d) // D_WIDTH,
-                    self.root,
+                    table.top,
+                    starts,
+                    best,
+                    n_starts,
                 )
-                if begin is None:
-                    result = self._tier.kernels["select"](*common, 0, table.top)
-                else:
-                    starts, best = begin
-                    result = self._tier.kernels["select_best"](
-                        *common, self._face(starts), self._face(best), len(starts)
-                    )
-                if result != FULL:
+                if result > FULL or result == IMPOSSIBLE:
                     break
-                self._grow_arena()
+                self._grow(result)
+                arrays = self._arrays()
             self._visited += s[S_PRE]
             self._fit += s[S_POST]
-            self._tier.worked(s[S_PRE])
+            if not self._tier.compiled:
+                self._tier.worked(s[S_PRE])
             if result == 0:
                 return 0, table
         return result, tables[-1]
+
+    def _grow(self, what: int) -> None:
+        """Make room for what a kernel had too little of."""
+        if what == FULL_POINTS:
+            self._need_points(2 * self._s[S_CARRIERS])
+        elif what == FULL_ROWS:
+            self._grow_rows()
+            self._grow_arena()
+        else:
+            self._grow_arena()
 
     def _starts(self, table: Table) -> tuple[array[int], array[int]] | None:
         """Where to begin a search that goes from the best candidate on; None: walk them all.
@@ -506,16 +514,16 @@ class Matcher:
         if starts is None:
             return None
         best = array("q", bytes(8 * len(starts)))
-        v, e, _, out, _, _, x, _, s, *_ = self._arrays()
+        arrays = self._arrays()
         self._tier.kernels["bounds"](
-            v,
-            e,
-            out,
-            x,
+            arrays[A_V],
+            arrays[A_E],
+            arrays[A_OUT],
+            arrays[A_X],
             self._xw,
             self._face(table.rows),
             table.width,
-            s,
+            arrays[A_S],
             self._face(starts),
             len(starts),
             self._face(best),
@@ -541,7 +549,7 @@ class Matcher:
         """
         if op not in OPERATIONS:
             raise ValueError(f"match: expected one of {', '.join(OPERATIONS)}, found {op[:40]!r}")
-        self._visit_none()
+        self._begin()
         if job_id in self.bookings and not op.startswith(("without", "satisf")):
             return Outcome("invalid", at, f"job {job_id} has resources already")
         if not job.resources:
@@ -559,11 +567,14 @@ class Matcher:
             return Outcome("invalid", at, str(error))
         if self.policy.volatile:
             self._fill_scores()
-        self._take_whole(self.policy.whole_types | whole.whole_types)
+        usual = self.policy.whole_types
+        if whole.whole_types <= usual:
+            return self._match(op, job, job_id, writer, at, duration, tables, whole)
+        self._take_whole(usual | whole.whole_types)
         try:
             return self._match(op, job, job_id, writer, at, duration, tables, whole)
         finally:
-            self._take_whole(self.policy.whole_types)
+            self._take_whole(usual)
 
     def _match(
         self,
@@ -607,20 +618,26 @@ class Matcher:
             status, _ = self._select(tables, ok, KIND_SATISFY, FAR, FAR + duration)
             return Outcome("busy" if status == 0 else "unsatisfiable", now)
         end = min(at + duration, self.expiration)
-        n_rows = self._walk(self._s[S_NEEDS], self._s[S_EXCLUSIVE])
+        n_rows = self._s[S_ROWS]
         if not looking:
-            self._book(job_id, self._rows, n_rows, at, end, kind == KIND_ALLOCATE)
-        self._reweigh(n_rows, now)
+            self._note(job_id, self._s[S_CARRIERS], at, end, kind == KIND_ALLOCATE)
         if writer is not None:
             rows = self._rows[: n_rows * self._row_width]
             self._emit(writer, rows, n_rows, table.labels, at, end, job.queue)
         return Outcome("matched", at)
 
     def _first_time(self, needs: array[int], after: int, duration: int) -> int:
-        v, _, _, _, _, _, x, p, s, *_ = self._arrays()
-        face = self._tier.face
+        arrays = self._arrays()
         found: int = self._tier.kernels["first_time"](
-            v, x, self._xw, p, s, self.root, face(needs), after, duration
+            arrays[A_V],
+            arrays[A_X],
+            self._xw,
+            arrays[A_P],
+            arrays[A_S],
+            self.root,
+            self._face(needs),
+            after,
+            duration,
         )
         return found
 
@@ -657,16 +674,15 @@ class Matcher:
         return peak(self._points, self._pw, v[vertex * V_WIDTH + V_HEAD], at, end, column)
 
     def _walk(self, needs: int, exclusive: int) -> int:
-        """Write what the last selection marked into the first rows of `_rows`; how many."""
+        """Write what was marked into the first rows of `_rows`; how many."""
         while True:
-            v, e, ew, out, _, _, x, _, s, w, rows, *_ = self._arrays()
+            v, e, ew, out, _, _, _, x, _, s, w, _, rows, *_ = self._arrays()
             found = self._tier.kernels["walk"](
                 v, e, ew, out, x, self._xw, s, w, rows, self.root, needs, exclusive
             )
             if found != FULL:
                 return self._s[S_ROWS]
-            self._grow_arena()
-            self._grow_rows()
+            self._grow(FULL_ROWS)
 
     def _book(
         self, job_id: int, rows: array[int], n_rows: int, start: int, end: int, allocated: bool
@@ -674,25 +690,27 @@ class Matcher:
         """Let a job hold what rows say."""
         while len(self._kept) < n_rows * self._row_width:
             self._grow_rows()
-        face = self._face(rows) if rows is not self._rows else self._arrays()[10]
-        carriers = self._tier.kernels["carriers_of"](self._arrays()[8], face, n_rows)
+        face = self._face(rows)
+        carriers = self._tier.kernels["carriers_of"](self._arrays()[A_S], face, n_rows)
         self._need_points(2 * carriers)
         arrays = self._arrays()
-        face = self._face(rows) if rows is not self._rows else arrays[10]
-        n_kept = len(self._kept) // self._row_width
         self._tier.kernels["book"](
-            arrays[0],
-            arrays[7],
-            arrays[8],
+            arrays[A_V],
+            arrays[A_P],
+            arrays[A_S],
             face,
             n_rows,
             start,
             end,
             int(allocated),
-            arrays[15],
-            n_kept,
+            arrays[A_KEPT],
+            len(self._kept) // self._row_width,
         )
-        kept = self._kept[(n_kept - carriers) * self._row_width :]
+        self._note(job_id, carriers, start, end, allocated)
+
+    def _note(self, job_id: int, carriers: int, start: int, end: int, allocated: bool) -> None:
+        """Remember what was booked last for a job."""
+        kept = self._kept[len(self._kept) - carriers * self._row_width :]
         self.bookings[job_id] = Booking(kept, carriers, start, end, allocated)
         self._touched = None
         if self._growth:
@@ -701,18 +719,17 @@ class Matcher:
     def _release(self, job_id: int) -> Booking:
         """Let a job hold nothing any more; returns what it held."""
         booking = self.bookings.pop(job_id)
-        v, _, _, _, _, _, _, p, s, *_ = self._arrays()
+        arrays = self._arrays()
         self._tier.kernels["release"](
-            v,
-            p,
-            s,
+            arrays[A_V],
+            arrays[A_P],
+            arrays[A_S],
             self._face(booking.rows),
             booking.n_rows,
             booking.start,
             booking.end,
             int(booking.allocated),
         )
-        self._used_points -= 2 * booking.n_rows
         self._touched = None
         if self._growth:
             self._growth.spanned(booking.start, booking.end)
@@ -720,7 +737,7 @@ class Matcher:
 
     def _reweigh(self, n_rows: int, now: int) -> None:
         if self.policy.first:
-            v, e, ew, _, by_weight, sources, x, p, s, _, rows, uniq, last, *_ = self._arrays()
+            v, e, ew, _, by_weight, sources, uniq, x, p, s, _, _, rows, _, last, *_ = self._arrays()
             self._tier.kernels["reweigh"](
                 v, e, ew, by_weight, sources, uniq, x, self._xw, p, s, last, rows, n_rows, now
             )
@@ -819,6 +836,7 @@ class Matcher:
         """
         from flux_mpi.resource.readers import ReaderError, read_allocation
 
+        self._begin()
         if job_id in self.bookings:
             return Outcome("invalid", at, f"job {job_id} has resources already")
         try:
@@ -870,8 +888,8 @@ class Matcher:
             if not there & taken:
                 raise MatchError(f"job {job_id} holds nothing on rank {rank}")
             gone |= there
+        self._begin()
         self._give_back(job_id, gone)
-        self._visit_none()
         return job_id not in self.bookings
 
     def _all_rows(self, booking: Booking) -> list[living.Row]:
@@ -988,7 +1006,10 @@ class Matcher:
         """Vertices that the last operation found fit."""
         return self._fit if self._cancelled is None else len(self._all_rows(self._cancelled))
 
-    def _visit_none(self) -> None:
+    def _begin(self) -> None:
+        """An operation begins. Only now kernels may change: faces made before would not fit."""
+        if self._tier.poll():
+            self._faces = None
         self._visited = self._fit = 0
         self._cancelled = None
 

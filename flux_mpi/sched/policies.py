@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flux_mpi.resource.graph import V_PARENT, V_TYPE, V_WIDTH, ResourceGraph
 from flux_mpi.sched.scalars import ORDER_GREATER, ORDER_INTERVAL, ORDER_LESS
@@ -105,8 +105,7 @@ def _leading_int(text: str) -> int:
     return value if 0 <= value <= WORST_CLASS else WORST_CLASS
 
 
-@dataclass(frozen=True)
-class MatchPolicy:
+class MatchPolicy(NamedTuple):
     """One policy. ``first`` stops a search as soon as enough is found, most available parts first;
     ``volatile`` scores depend on properties and are made anew for each match."""
 
@@ -117,7 +116,7 @@ class MatchPolicy:
     first: bool = False
     volatile: bool = False
     node_centric: bool = False
-    whole_types: frozenset[str] = field(default_factory=frozenset)
+    whole_types: frozenset[str] = frozenset()
     """Types of which each vertex is taken with all that is below it."""
 
 

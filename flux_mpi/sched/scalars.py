@@ -7,6 +7,7 @@ from __future__ import annotations
 
 (
     S_FREE,  # head of the list of free timeline rows
+    S_FREE_ROWS,  # how many there are
     S_TOP,  # rows of the arena in use
     S_LIMIT,  # rows that the arena has
     S_TICK,  # number of the selection: what it marks bears it
@@ -25,6 +26,7 @@ from __future__ import annotations
     S_POINT_WIDTH,  # width of a timeline row
     S_DOMINANT,  # number of the subsystem that is walked down
     S_FLEXIBLE,  # 1: slots beside each other are alternatives
+    S_CARRIERS,  # result: vertices that carry what was booked
     S_NEEDS,  # result: units of the root
     S_EXCLUSIVE,  # result: the root is taken exclusively
     S_ROWS,  # rows written by `walk`
@@ -33,7 +35,7 @@ from __future__ import annotations
     S_N_TYPES,  # number of types
     S_N_AUX,  # number of auxiliary subsystems; their numbers stand at S_AUX
     S_AUX,
-) = range(27)
+) = range(29)
 MAX_AUX = 6
 S_AUX_ROOT = S_AUX + MAX_AUX  # 1: the first auxiliary subsystem has a root
 S_TYPES = S_AUX_ROOT + 1

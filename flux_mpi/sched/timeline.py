@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flux_mpi.sched.scalars import S_FREE
+from flux_mpi.sched.scalars import S_FREE, S_FREE_ROWS
 
 Words = Any
 
@@ -78,6 +78,7 @@ def point_at(p: Words, pw: int, s: Words, v: Words, head_at: int, time: int) -> 
     new = s[S_FREE]
     base = new * pw
     s[S_FREE] = p[base + 1]
+    s[S_FREE_ROWS] -= 1
     p[base] = time
     p[base + 1] = row
     p[base + 2] = 0
@@ -174,6 +175,7 @@ def drop_points(p: Words, pw: int, s: Words, v: Words, head_at: int, start: int,
                         p[following * pw + P_TAIL] = tail
                 p[base + 1] = s[S_FREE]
                 s[S_FREE] = row
+                s[S_FREE_ROWS] += 1
                 row = following
                 continue
         before = row

@@ -385,6 +385,8 @@ class BitmapScheduler(Scheduler):
         bins = {shared.node for shared in admission.barred}
         for node in bins:
             eligible[node] = 0
+        for node in self.planner.others(admission.spare):
+            eligible[node] = 0
         for shared, cores, gpus in admission.bins:
             node = shared.node
             bins.add(node)

@@ -8,7 +8,7 @@ of what will be free (`profile.py`) from them; it lives until the last reservati
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -166,6 +166,13 @@ class Planner:
     def members(self, kind: int) -> Sequence[int]:
         """The nodes of a class."""
         return self._members[kind]
+
+    def others(self, kinds: Iterable[int]) -> Iterator[int]:
+        """The nodes of all other classes."""
+        chosen = set(kinds)
+        for kind, nodes in enumerate(self._members):
+            if kind not in chosen:
+                yield from nodes
 
     def classes(self, constraint: str) -> tuple[int, ...]:
         """The classes of usable nodes that meet a constraint."""

@@ -57,7 +57,7 @@ class Lane:
         return self.started and (self.parent is None or self.parent.started)
 
     def status(self) -> dict[str, object]:
-        """What RFC 33 says of a queue."""
+        """What RFC 33 says of a queue, and what its rules are."""
         status: dict[str, object] = {"enable": self.enabled, "start": self.serving}
         if not self.enabled:
             status["disable_reason"] = self.disable_reason
@@ -68,6 +68,15 @@ class Lane:
             if self.started and not self.parent.started:
                 status["blocked"] = "parent"
                 status["stop_reason"] = f"parent queue {self.parent.name!r} is stopped"
+        limits = self.config.limits
+        status["policy"] = self.policy.name if self.parent is None else self.parent.policy.name
+        status["requires"] = list(self.config.requires)
+        status["defaults"] = {"duration": self.config.default_duration}
+        status["limits"] = {
+            "duration": limits.duration,
+            "max": dict(limits.most),
+            "min": dict(limits.least),
+        }
         return status
 
 
@@ -86,6 +95,7 @@ class Queues:
             key=lambda lane: -lane.config.priority,
         )
         self._only = self.lanes.get("")
+        self._time = 0.0
         self.plans = any(lane.policy.depth for lane in self._serving)
         """Whether any policy reserves: then the scheduler must know how long jobs run."""
 
@@ -147,6 +157,7 @@ class Queues:
         ``expiration``: when the instance ends, and all jobs with it.
         """
         if self.plans:
+            self._time = now
             for lane in self._serving:
                 lane.policy.withdraw(scheduler)
         more = False
@@ -157,12 +168,16 @@ class Queues:
                 more |= lane.policy.cycle(_Waiting(queues, start, now, longest), scheduler, now)
         return more
 
-    def expected(self) -> dict[int, float]:
-        """When jobs with a reservation will start, by id, as of the last cycle."""
+    def expected(self, horizon_s: float = 1e8) -> dict[int, float]:
+        """When jobs with a reservation will start, by id, as of the last cycle.
+
+        Those that wait for jobs without a limit have one too, but nobody wants to know the year.
+        """
         return {
             each.run.ticket[0].id(each.run.ticket[1] + each.k): each.reservation.start
             for lane in self._serving
             for each in lane.policy.reserved
+            if each.reservation.start < self._time + horizon_s
         }
 
 

@@ -378,7 +378,15 @@ class JobService:
     def queue_list(self, request: Request) -> None:
         settings = self.manager.queue.settings
         queues = [name for name in settings.queues if name]
-        request.respond({"queues": queues, "default": settings.default})
+        lanes = self.manager.queue.select(None)
+        request.respond(
+            {
+                "queues": queues,
+                "default": settings.default,
+                "enable": any(lane.enabled for lane in lanes),
+                "start": any(lane.serving for lane in lanes),
+            }
+        )
 
     def queue_status(self, request: Request) -> None:
         manager = self.manager

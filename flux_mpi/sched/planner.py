@@ -161,7 +161,9 @@ class Planner:
 
     def admit(self, need: Need, now: float, duration: float) -> Admission | None:
         """Where something may start now beside what is reserved; None: nowhere."""
-        return self._made(now).admit(need, now, now + min(duration, FOREVER_S))
+        if duration >= FOREVER_S:
+            duration = 2 * FOREVER_S  # longer than all that runs without a limit already
+        return self._made(now).admit(need, now, now + duration)
 
     def members(self, kind: int) -> Sequence[int]:
         """The nodes of a class."""

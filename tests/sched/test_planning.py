@@ -1,4 +1,4 @@
-"""Plans against brute force: the earliest start, and reservations that nothing placed now breaks."""
+"""Plans against brute force: the earliest start, and reservations that nothing breaks."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class BitmapScheduler(Scheduler):
     def __init__(self, tier: Tier | None = None) -> None:
         self.tier = tier or Tier()
         self.machine = Machine()
-        self.planner = Planner(lambda node: (self._core_free[node], self._gpu_free[node]))
+        self.planner = Planner(lambda: (self._core_free, self._gpu_free))
         self._known = False
         self._generation = 0
         self._up = 0

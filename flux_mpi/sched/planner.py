@@ -35,9 +35,9 @@ class Load(NamedTuple):
 
 
 class Planner:
-    """Expected ends and reservations. ``free(node)``: the cores and GPUs free there now."""
+    """Expected ends and reservations. ``free()``: the cores and GPUs free now, by node."""
 
-    def __init__(self, free: Callable[[int], tuple[int, int]]) -> None:
+    def __init__(self, free: Callable[[], tuple[Sequence[int], Sequence[int]]]) -> None:
         self._free = free
         self._machine = Machine()
         self._up: Sequence[int] = ()
@@ -228,15 +228,14 @@ class Planner:
         self._partition()
         kinds = self._kinds
         assert kinds is not None
-        machine = self._machine
+        core_counts, gpu_counts = self._machine.core_counts, self._machine.gpu_counts
+        core_free, gpu_free = self._free()
         soon = now + OVERDUE_S
         busy: dict[tuple[int, float], int] = {}
         shared = []
-        for node in range(machine.size):
-            kind = kinds[node]
-            free_cores, free_gpus = self._free(node)
-            cores = machine.core_counts[node] - free_cores
-            gpus = machine.gpu_counts[node] - free_gpus
+        for node, kind in enumerate(kinds):
+            cores = core_counts[node] - core_free[node]
+            gpus = gpu_counts[node] - gpu_free[node]
             if kind < 0 or not (cores or gpus):
                 continue
             users = []
@@ -246,9 +245,9 @@ class Planner:
                 cores -= use_cores
                 gpus -= use_gpus
                 users.append((end if end > now else soon, use_cores, use_gpus))
-            if cores > 0 or gpus > 0:  # by something that never told when it would end
+            if cores or gpus:  # by something that never told when it would end
                 users.append((now + FOREVER_S, cores, gpus))
-            if len(users) == 1 and users[0][1] >= machine.core_counts[node]:
+            if len(users) == 1 and users[0][1] >= core_counts[node]:
                 busy[kind, users[0][0]] = busy.get((kind, users[0][0]), 0) + 1
             else:
                 shared.append((kind, node, users))

@@ -95,7 +95,9 @@ def test_easy_backfill(start: Callable[..., Instance]) -> None:
     flux("run", "-n1", "-t", "5s", "true")  # would wait for ever behind the head
     shown = dict(
         line.split(maxsplit=1)
-        for line in flux.out("jobs", "-no", "{id.f58} {status_abbrev} {contextual_info}").splitlines()
+        for line in flux.out(
+            "jobs", "-no", "{id.f58} {status_abbrev} {contextual_info}"
+        ).splitlines()
     )
     assert shown[head].startswith("S eta:")
     assert shown[long].split() == ["S"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flux_mpi.instance.config import load
 from flux_mpi.job.queueconfig import parse
 from flux_mpi.message.errors import FluxError
 from flux_mpi.sched.policy import Params
@@ -148,3 +150,19 @@ def test_a_default_queue_needs_queues() -> None:
     config = {"policy": {"jobspec": {"defaults": {"system": {"queue": "batch"}}}}}
     with pytest.raises(FluxError, match="found 'batch', allowed: no name without"):
         parse(config)
+
+
+def test_the_documentation_is_right(tmp_path: Path) -> None:
+    """Every table of docs/queues.md that configures an instance is one that it would take."""
+    text = (Path(__file__).parents[2] / "docs" / "queues.md").read_text(encoding="utf-8")
+    blocks = [
+        block for block in re.findall(r"```toml\n(.*?)```", text, re.S) if "plugin" not in block
+    ]
+    assert len(blocks) == 3
+    for number, block in enumerate(blocks[:2]):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block, encoding="utf-8")
+        settings = parse(load([str(path)]))
+    assert settings.queues["batch"].policy.name == "hybrid"
+    assert settings.queues["urgent"].limits.duration == 7200
+    assert settings.default == "batch"

@@ -176,6 +176,30 @@ def four(resources: Callable[..., RSet]) -> BitmapScheduler:
     return new(resources([(4, 0)] * 4))
 
 
+def test_part_of_a_node_can_be_reserved(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = new(resources([(5, 0)]))
+    scheduler.alloc(shape(cores=2), 1, 0.0, 10.0)
+    scheduler.alloc(shape(cores=1), 1, 0.0, 100.0)
+    reservation = scheduler.reserve(shape(cores=3), 0.0, 50.0)
+    assert reservation is not None
+    assert reservation.start == 10.0
+    assert not scheduler.alloc(shape(cores=2), 1, 0.0, 11.0)
+    assert len(scheduler.alloc(shape(), 2, 0.0, 11.0)) == 1  # two are free, one stays so
+    assert len(scheduler.alloc(shape(), 2, 0.0, 10.0)) == 1
+
+
+def test_a_shared_node_is_promised_to_one_only(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = new(resources([(4, 0)]))
+    scheduler.alloc(shape(cores=3), 1, 0.0, 10.0)
+    whole = scheduler.reserve(shape(nnodes=1, exclusive=True), 0.0, 50.0)
+    short, long = scheduler.reserve(shape(), 0.0, 9.0), scheduler.reserve(shape(), 0.0, 20.0)
+    assert [r and round(r.start) for r in (whole, short, long)] == [10, 0, 60]
+
+
 def test_jobs_without_a_limit_end_after_all_others(
     four: BitmapScheduler, shape: Callable[..., Shape]
 ) -> None:

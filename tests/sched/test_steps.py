@@ -20,8 +20,7 @@ def built(changes: list[tuple[int, int, int]]) -> tuple[Steps, list[int]]:
     for begin, end, change in changes:
         function.add(begin, inf if end == HORIZON else end, change)
         for second in range(begin, HORIZON + 1 if end == HORIZON else end):
-            if begin < end:
-                oracle[second] += change
+            oracle[second] += change
     return function, oracle
 
 

@@ -125,7 +125,7 @@ def match(nodes: int, policy: str) -> list[tuple[str, float]]:
 def waiting_bytes(count: int) -> float:
     """Bytes a waiting member occupies."""
     manager = make(4, 4)
-    manager.started = False
+    manager.start(False)
     submit(manager, 1, None, 1.0)
     tracemalloc.start()
     submit(manager, count, None, 1.0)

@@ -41,7 +41,7 @@ SECTIONS = (
             ("pgrep", "Find jobs by name"),
             ("pkill", "Cancel jobs by name"),
             ("pstree", "Show jobs as a tree"),
-            ("queue", "Show and control the queue"),
+            ("queue", "Show and control the queues"),
         ),
     ),
     (

@@ -1,4 +1,4 @@
-"""``flux-mpi queue``: show and control the queue. There is one, without a name."""
+"""``flux-mpi queue``: show and control the queues, or the one without a name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flux_mpi.cli.options import (
     duration,
     flag,
     optional,
+    repeat,
     value,
 )
 from flux_mpi.view.table import Format, FormatError
@@ -23,49 +24,83 @@ if TYPE_CHECKING:
     from typing import Any
 
     from flux_mpi.client.handle import Handle
+    from flux_mpi.formats.rv1 import RSet
 
 PROG = "flux-queue"
 
+_START = "?:{queuem:<8.8} ?:{parent:<8.8} {enabled:>2} {started:>2} "
+_TIMES = "{defaults.timelimit!F:>8} {limits.timelimit!F:>8} "
 FORMATS = {
     "default": (
         "Default flux-queue list format string",
-        "?:{queuem:<8.8} {enabled:>2} {started:>2} {defaults.timelimit!F:>8} "
-        "{limits.timelimit!F:>8} {limits.range.effective.nnodes:>10} "
+        f"{_START}{_TIMES}{{limits.range.effective.nnodes:>10}} "
         "{limits.range.effective.ncores:>10} {limits.range.effective.ngpus:>10}",
     ),
-    "resources": (
-        "Show counts of resources",
-        "?:{queuem:<8.8} {enabled:>2} {started:>2} {resources.all.nnodes:>6} "
-        "{resources.up.nnodes:>6} {resources.down.nnodes:>6} {resources.allocated.nnodes:>6} "
-        "{resources.free.nnodes:>6}",
+    "policy": (
+        "The limits as configured, and the queue policy",
+        f"{_START}{_TIMES}{{limits.range.nnodes:>10}} {{limits.range.ncores:>10}} "
+        "{limits.range.ngpus:>10} {policy:>12}",
+    ),
+    "nodes": (
+        "Counts of all, up, down, allocated and free nodes",
+        f"{_START}{{resources.all.nnodes:>6}} {{resources.up.nnodes:>10}} "
+        "{resources.down.nnodes:>10} {resources.allocated.nnodes:>11} "
+        "{resources.free.nnodes:>10}",
     ),
 }
+SIZES = ("nnodes", "ncores", "ngpus")
+PAUSED = "parent"
+"""Why a virtual queue that is started does not start jobs."""
 
 
-def _check_name(args: Arguments, verb: str) -> None:
+def _queue_of(args: Arguments) -> str | None:
+    """The queue that was named, by option or as an operand."""
     names = list(args.operands)
     if args.queue:
-        names += args.queue.split(",")
-    if names:
-        raise UsageError(f"{PROG}: ERROR: {verb}: {names[0]!r} is not a valid queue", 1)
+        if names:
+            raise UsageError(
+                f"{PROG}: ERROR: Conflicting queues specified as --queue={args.queue} "
+                f"and {names[0]}",
+                1,
+            )
+        names = [args.queue]
+    if len(names) > 1:
+        raise UsageError(f"{PROG}: ERROR: unrecognized arguments: {' '.join(names[1:])}", 2)
+    return names[0] if names else None
 
 
-def _lines(answer: dict[str, Any]) -> list[str]:
-    """What Flux says about the queue's two switches."""
-    enable, start = answer["enable"], answer["start"]
-    why = answer.get("enable_reason")
-    submission = f"Job submission is {'enabled' if enable else 'disabled'}"
-    if not enable and why:
-        submission += f": {why}"
-    why = answer.get("start_reason")
-    scheduling = f"Scheduling is {'started' if start else 'stopped'}"
-    if not start and why:
-        scheduling += f": {why}"
-    return [submission, scheduling]
+def _statuses(
+    handle: Handle, name: str | None, everyone: bool, verb: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """(name, status) of a queue, or of all of them."""
+    names = handle.call("job-manager.queue-list", {})["queues"]
+    if name is not None and name not in names:
+        raise UsageError(f"{PROG}: ERROR: {verb}: {name!r} is not a valid queue", 1)
+    if name is not None and not everyone:
+        names = [name]
+    return [
+        (each, handle.call("job-manager.queue-status", {"name": each} if each else {}))
+        for each in names or [""]
+    ]
 
 
-def _details(answer: dict[str, Any]) -> list[str]:
-    counts = answer.get("counts") or {}
+def _submission(name: str, status: dict[str, Any]) -> str:
+    text = "Job submission is enabled"
+    if not status["enable"]:
+        text = f"Job submission is disabled: {status.get('disable_reason') or ''}"
+    return f"{name}: {text}" if name else text
+
+
+def _scheduling(name: str, status: dict[str, Any]) -> str:
+    text = "Scheduling is started"
+    if not status["start"]:
+        why = status.get("stop_reason")
+        text = f"Scheduling is stopped: {why}" if why else "Scheduling is stopped"
+    return f"{name}: {text}" if name else text
+
+
+def _details(statuses: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    counts = statuses[0][1].get("counts") or {}
     return [
         f"{counts.get('alloc_queued', 0)} alloc requests queued",
         f"{counts.get('alloc_pending', 0)} alloc requests pending to scheduler",
@@ -74,33 +109,44 @@ def _details(answer: dict[str, Any]) -> list[str]:
 
 
 def status(args: Arguments) -> int:
-    _check_name(args, "status")
     with connect() as handle:
-        answer = handle.call("job-manager.queue-status", {})
-    lines = _lines(answer)
+        statuses = _statuses(handle, _queue_of(args), bool(args.verbose or args.all), "status")
+    lines = []
+    for name, found in statuses:
+        lines += [_submission(name, found), _scheduling(name, found)]
     if args.verbose:
-        lines += _details(answer)
+        lines += _details(statuses)
     print("\n".join(lines))
     return 0
 
 
-def _switch(topic: str, key: str, on: bool, line: int) -> Callable[[Arguments], int]:
+def _switch(topic: str, key: str, on: bool) -> Callable[[Arguments], int]:
     def run(args: Arguments) -> int:
-        _check_name(args, args.command.name)
-        request: dict[str, Any] = {key: on}
-        if not on:
-            request["reason"] = args.message or ""
-            if key == "enable" and not args.message:
-                raise UsageError(
-                    f"{PROG}: ERROR: disable: a reason is required: use --message=REASON", 1
-                )
+        verb = args.command.name
+        name = _queue_of(args)
+        request: dict[str, Any] = {key: on, "all": args.all}
+        if name:
+            request["name"] = name
+        if not on and args.message:
+            request["reason"] = args.message
+        elif not on and key == "enable":
+            request["reason"] = "disabled by administrator"
         with connect() as handle:
+            statuses = _statuses(handle, name, True, verb)
+            if not name and not args.all and statuses[0][0]:
+                hint = "Named queues are defined. Specify queues or use --all."
+                if key == "enable":
+                    hint = f"{verb}: Use --all to apply this command to all queues"
+                raise UsageError(f"{PROG}: ERROR: {hint}", 1)
             handle.call(topic, request)
-            answer = handle.call("job-manager.queue-status", {})
-        if not args.quiet:
-            print(_lines(answer)[line])
-            if args.verbose:
-                print("\n".join(_details(answer)))
+            if args.quiet:
+                return 0
+            statuses = _statuses(handle, name, bool(args.verbose), verb)
+        say = _submission if key == "enable" else _scheduling
+        lines = [say(each, found) for each, found in statuses]
+        if args.verbose and key == "start":
+            lines += _details(statuses)
+        print("\n".join(lines))
         return 0
 
     return run
@@ -119,7 +165,7 @@ def idle(args: Arguments) -> int:
         if pending is None:
             states = handle.call("job-manager.stats", {})["job_states"]
             pending = sum(states.get(name, 0) for name in ("depend", "priority", "sched"))
-    if not args.quiet:
+    if not args.quiet or pending:
         print(f"{pending} jobs")
     return 0
 
@@ -135,6 +181,8 @@ class _Field:
 _HEADINGS = {
     "queue": "QUEUE",
     "queuem": "QUEUE",
+    "parent": "PARENT",
+    "policy": "POLICY",
     "submission": "SUBMIT",
     "scheduling": "SCHED",
     "enabled": "EN",
@@ -143,104 +191,128 @@ _HEADINGS = {
     "started.ascii": "ST",
     "defaults.timelimit": "TDEFAULT",
     "limits.timelimit": "TLIMIT",
+    **{f"limits.range.{kind}{name}": name.upper() for kind in ("", "effective.") for name in SIZES},
     **{
-        f"limits.range.{kind}{name}": name.upper()
-        for kind in ("", "effective.")
-        for name in ("nnodes", "ncores", "ngpus")
+        f"limits.{bound}.{name}": f"{bound.upper()}{name[1:].upper()}"
+        for bound in ("min", "max")
+        for name in SIZES
     },
     **{
-        f"resources.{state}.{name}": heading
-        for state, heading in (
-            ("all", "TOTAL"),
-            ("up", "UP"),
-            ("down", "DOWN"),
-            ("allocated", "ALLOC"),
-            ("free", "FREE"),
-        )
-        for name in ("nnodes", "ncores", "ngpus")
+        f"resources.{state}.{name}": name[1:].upper()
+        + ("" if state == "all" else f":{state[:5].upper()}")
+        for state in ("all", "up", "down", "allocated", "free")
+        for name in SIZES
     },
 }
 FIELDS = {name: _Field(name, heading) for name, heading in _HEADINGS.items()}
 
 
-def _row(handle: Handle) -> dict[str, Any]:
+def _rows(handle: Handle, names: list[str]) -> list[dict[str, Any]]:
     from flux_mpi.cli.resource import LIST_STATES, View
+    from flux_mpi.formats.constraint import matching_ranks
 
-    answer = handle.call("job-manager.queue-status", {})
+    listed = handle.call("job-manager.queue-list", {})
+    for name in names:
+        if name not in listed["queues"]:
+            raise UsageError(f"{PROG}: ERROR: list: {name!r} is not a valid queue", 1)
     view = View(handle)
+    states = {state: view.scheduler(state) for state in LIST_STATES}
+    rows = []
+    for name in names or listed["queues"] or [""]:
+        answer = handle.call("job-manager.queue-status", {"name": name} if name else {})
+        resources = states
+        if answer["requires"]:
+            ranks = matching_ranks({"properties": answer["requires"]}, view.all)
+            resources = {key: each.subset(each.ranks & ranks) for key, each in states.items()}
+        row = _row(name, answer, resources)
+        if name and name == listed.get("default"):
+            row["queuem"] = f"{name}*"
+        rows.append(row)
+    return rows
+
+
+def _row(name: str, answer: dict[str, Any], resources: dict[str, RSet]) -> dict[str, Any]:
+    paused = answer.get("blocked") == PAUSED
+    limits = answer["limits"]
     row: dict[str, Any] = {
-        "queue": "",
-        "queuem": "",
+        "queue": name,
+        "queuem": name,
+        "parent": answer.get("parent") or "",
+        "policy": answer["policy"],
         "submission": "enabled" if answer["enable"] else "disabled",
-        "scheduling": "started" if answer["start"] else "stopped",
+        "scheduling": "started" if answer["start"] else "stopped" + " (parent)" * paused,
         "enabled": _mark(answer["enable"]),
-        "started": _mark(answer["start"]),
+        "started": _mark(answer["start"], paused),
         "enabled.ascii": "y" if answer["enable"] else "n",
-        "started.ascii": "y" if answer["start"] else "n",
-        "defaults.timelimit": float("inf"),
-        "limits.timelimit": float("inf"),
+        "started.ascii": "y" if answer["start"] else "np"[paused],
+        "defaults.timelimit": answer["defaults"]["duration"] or float("inf"),
+        "limits.timelimit": limits["duration"],
     }
-    for state in LIST_STATES:
-        resources = view.scheduler(state)
-        for name in ("nnodes", "ncores", "ngpus"):
-            row[f"resources.{state}.{name}"] = getattr(resources, name)
-    for name in ("nnodes", "ncores", "ngpus"):
-        row[f"limits.range.{name}"] = "0-inf"
-        row[f"limits.range.effective.{name}"] = f"0-{row[f'resources.all.{name}']}"
+    for state, found in resources.items():
+        for size in SIZES:
+            row[f"resources.{state}.{size}"] = getattr(found, size)
+    for size in SIZES:
+        least, most = limits["min"][size], limits["max"][size]
+        row[f"limits.min.{size}"] = least
+        row[f"limits.max.{size}"] = f"{most:g}"
+        row[f"limits.range.{size}"] = f"{least}-{most:g}"
+        effective = min(most, row[f"resources.all.{size}"])
+        row[f"limits.range.effective.{size}"] = f"{least}-{effective:g}"
     return row
 
 
-def _mark(on: bool) -> str:
+def _mark(on: bool, paused: bool = False) -> str:
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     if encoding != "utf8":
-        return "y" if on else "n"
-    return "✔" if on else "✗"
+        return "y" if on else "np"[paused]
+    return "✔" if on else "✗⏸"[paused]
 
 
 def list_(args: Arguments) -> int:
     if args.format == "help":
         print_formats("flux-queue list", FORMATS)
         return 0
-    if args.queue:
-        _check_name(args, "list")
     try:
         table = Format(
             choose_format(args.format, FORMATS, "FLUX_QUEUE_LIST_FORMAT_DEFAULT"), FIELDS.get
         )
     except FormatError as error:
         raise UsageError(f"{PROG}: ERROR: Error in user format: {error}", 1) from None
+    names = [name for text in args.queue or () for name in text.split(",") if name]
     with connect() as handle:
-        row = _row(handle)
+        rows = _rows(handle, names)
     if args.json:
         import json
 
-        shown = {key: val for key, val in row.items() if val != float("inf")}
-        print(json.dumps({"queues": [shown]}))
+        shown = [{key: val for key, val in row.items() if val != float("inf")} for row in rows]
+        print(json.dumps({"queues": shown}))
         return 0
-    for line in table.table([row], header=not args.no_header):
-        if colored(args.color):
-            line = line.replace("✔", "\033[01;32m✔\033[0;0m").replace("✗", "\033[01;31m✗\033[0;0m")
+    colours = colored(args.color)
+    for line in table.table(table.sort(rows), header=not args.no_header):
+        if colours:
+            for mark, code in (("✔", 32), ("✗", 31), ("⏸", 33)):
+                line = line.replace(mark, f"\033[01;{code}m{mark}\033[0;0m")
         print(line)
     return 0
 
 
-ALL = flag("-a", "--all", help="All queues (there is one).")
+ALL = flag("-a", "--all", help="All queues.")
 QUEUE = value("-q", "--queue", metavar="NAME", help="A queue by name.")
 QUIET = flag("--quiet", help="Print nothing.")
 VERBOSE = count("-v", "--verbose", help="Print what the job manager is at.")
 MESSAGE = value("-m", "--message", metavar="REASON", help="Why; shown to users.")
-TIMEOUT = value("--timeout", metavar="FSD", convert=duration, help="Give up after this.")
+TIMEOUT = value("-t", "--timeout", metavar="FSD", convert=duration, help="Give up after this.")
 NOCHECKPOINT = flag("--nocheckpoint", help="Accepted; the state of a queue is not kept yet.")
 
 COMMAND = Command(
     "queue",
-    "Show and control the queue.",
+    "Show and control the queues.",
     subcommands=(
         Command(
             "list",
-            "Show whether the queue takes and runs jobs, and its limits.",
+            "Show which queues take and run jobs, and their limits.",
             (
-                QUEUE,
+                repeat("-q", "--queue", metavar="NAME,...", help="Only these queues."),
                 flag("-n", "--no-header", help="No header line."),
                 value("-o", "--format", metavar="FORMAT", help="A named format, or a string."),
                 flag("--json", help="Print JSON."),
@@ -258,7 +330,8 @@ COMMAND = Command(
         Command(
             "status",
             "Say whether jobs are accepted and scheduled.",
-            (QUEUE, VERBOSE),
+            (ALL, QUEUE, VERBOSE),
+            operands="[QUEUE]",
             run=status,
         ),
         Command(
@@ -266,30 +339,35 @@ COMMAND = Command(
             "Accept jobs.",
             (ALL, QUEUE, QUIET, VERBOSE),
             operands="[QUEUE]",
-            run=_switch("job-manager.queue-enable", "enable", True, 0),
+            run=_switch("job-manager.queue-enable", "enable", True),
         ),
         Command(
             "disable",
             "Accept no more jobs.",
             (ALL, QUEUE, MESSAGE, QUIET, VERBOSE, NOCHECKPOINT),
             operands="[QUEUE]",
-            run=_switch("job-manager.queue-enable", "enable", False, 0),
+            run=_switch("job-manager.queue-enable", "enable", False),
         ),
         Command(
             "start",
             "Start jobs.",
             (ALL, QUEUE, QUIET, VERBOSE),
             operands="[QUEUE]",
-            run=_switch("job-manager.queue-start", "start", True, 1),
+            run=_switch("job-manager.queue-start", "start", True),
         ),
         Command(
             "stop",
             "Start no more jobs; running ones go on.",
             (ALL, QUEUE, MESSAGE, QUIET, VERBOSE, NOCHECKPOINT),
             operands="[QUEUE]",
-            run=_switch("job-manager.queue-start", "start", False, 1),
+            run=_switch("job-manager.queue-start", "start", False),
         ),
         Command("drain", "Wait until no job is active.", (TIMEOUT,), run=drain),
-        Command("idle", "Wait until no job is running.", (TIMEOUT, QUIET), run=idle),
+        Command(
+            "idle",
+            "Wait until no job is running; prints how many wait.",
+            (TIMEOUT, flag("--quiet", help="Print nothing unless jobs wait.")),
+            run=idle,
+        ),
     ),
 )

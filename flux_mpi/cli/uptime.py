@@ -16,7 +16,7 @@ def run(args: Arguments) -> int:
         asked = [
             handle.rpc("broker.info", {}, 0),
             handle.rpc("resource.status", {}),
-            handle.rpc("job-manager.queue-status", {}),
+            handle.rpc("job-manager.queue-list", {}),
         ]
         info, resources, queue = (future.get() for future in asked)
     parts = [

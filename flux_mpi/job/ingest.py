@@ -9,6 +9,8 @@ from typing import Any
 from flux_mpi.formats import duration, templates
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError, Shape
+from flux_mpi.job import queuerules
+from flux_mpi.job.queueconfig import QueueSettings
 from flux_mpi.job.states import JobFlags
 from flux_mpi.message.errors import ServiceError
 
@@ -33,7 +35,8 @@ class Entry:
 class Ingest:
     """Parses submissions; equal shapes and equal environments become one object."""
 
-    def __init__(self) -> None:
+    def __init__(self, queues: QueueSettings | None = None) -> None:
+        self._queues = queues or QueueSettings()
         self._shapes: dict[Shape, Shape] = {}
         self._environments: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
 
@@ -58,16 +61,15 @@ class Ingest:
             except JobspecError as error:
                 where = f"entry {i + 1} of {len(entries)}: " if len(entries) > 1 else ""
                 raise ServiceError(errno.EINVAL, f"{where}{error}") from None
-            queue = parsed[-1].jobspec.queue
-            if queue is not None:
-                raise ServiceError(errno.EINVAL, f"{queue!r} is not a valid queue")
         return parsed, urgency, flags
 
     def _entry(self, entry: Any) -> Entry:
         if not isinstance(entry, dict):
             raise JobspecError("entry", type(entry).__name__, "an object with a jobspec")
         jobspec = Jobspec.parse(entry.get("jobspec"))  # type: ignore[arg-type]
+        queue = queuerules.complete(jobspec, self._queues)
         shape = jobspec.shape
+        queuerules.check(jobspec, shape, queue)
         if len(self._shapes) >= 4096:
             self._shapes.clear()
         shape = self._shapes.setdefault(shape, shape)

@@ -281,6 +281,7 @@ def record_maker(
         "exception_severity",
         "exception_note",
     } & attrs
+    expected = manager.queue.expected() if "annotations" in attrs else {}
     placed = {"nnodes", "ncores", "ngpus", "ranks", "nodelist", "annotations", "expiration"} & attrs
 
     def record(jobs: JobArray, k: int) -> dict[str, Any]:
@@ -314,6 +315,8 @@ def record_maker(
                     out["ncores"] = jobs.shape.ncores
                 if "ngpus" in attrs and jobs.shape.ngpus:
                     out["ngpus"] = jobs.shape.ngpus
+                if row == NO_ROW and out["id"] in expected:
+                    out["annotations"] = {"sched": {"t_estimate": expected[out["id"]]}}
             else:
                 facts = places.get(id(placement))
                 if facts is None:

@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Any
 
 from flux_mpi.formats import fluid
@@ -32,7 +33,8 @@ from flux_mpi.job.execroot import ExecRoot, ExecStart, Running
 from flux_mpi.job.ingest import Entry
 from flux_mpi.job.journal import Entry as JournalEntry
 from flux_mpi.job.journal import Journal
-from flux_mpi.job.queue import Queue
+from flux_mpi.job.queueconfig import QueueSettings
+from flux_mpi.job.queues import Queues
 from flux_mpi.job.states import Result, State, follow
 from flux_mpi.job.waits import Answer, Token, Waits
 from flux_mpi.message.errors import ServiceError
@@ -107,20 +109,20 @@ class Manager:
         kill_timeout: float = 5.0,
         generator_id: int = 0,
         owner: int = 0,
+        queues: QueueSettings | None = None,
     ) -> None:
         self.sched = scheduler
         self.kill_timeout = kill_timeout
         self.owner = owner
         self.store = Store()
-        self.queue = Queue()
+        self.queue = Queues(queues)
+        self.queue.check_scheduler(scheduler)
+        self.expiration = inf
+        """When the instance ends, if that is known."""
         self.journal = Journal()
         self.waits = Waits(self)
         self.exec = ExecRoot()
         self.counts = Counts()
-        self.enabled = True
-        self.disable_reason = ""
-        self.started = True
-        self.stop_reason = ""
         self.mocks: dict[int, _MockBatch] = {}
         """By first ledger row."""
         self._ids = fluid.Generator(generator_id)
@@ -160,10 +162,8 @@ class Manager:
 
         Raises ServiceError(EINVAL) while submission is disabled.
         """
-        if not self.enabled:
-            raise ServiceError(
-                errno.EINVAL, f"job submission is disabled: {self.disable_reason or 'no reason'}"
-            )
+        for name in {entry.jobspec.queue for entry in entries}:
+            self.queue.check_open(name or "")
         arrays = []
         milliseconds = max(0, int((now - self._epoch) * 1000))
         for entry in entries:
@@ -303,18 +303,18 @@ class Manager:
             self._finish(jobs, k, 1, jobs.row(k), (128 + signum) << 8, now, now)
             self._changed(schedule=True)
 
-    # -- the queue ------------------------------------------------------------------------------
+    # -- the queues -----------------------------------------------------------------------------
 
-    def enable(self, enable: bool, reason: str = "") -> None:
-        """Accept submissions, or refuse them with ``reason``."""
-        self.enabled = enable
-        self.disable_reason = "" if enable else reason
+    def enable(self, enable: bool, reason: str = "", name: str | None = None) -> None:
+        """Accept submissions to a queue, or to all, or refuse them with ``reason``."""
+        for lane in self.queue.select(name):
+            lane.enable(enable, reason)
 
-    def start(self, start: bool, reason: str = "") -> None:
-        """Start jobs, or keep them queued."""
-        self.started = start
-        self.stop_reason = "" if start else reason
-        self._changed(schedule=start)
+    def start(self, start: bool, reason: str = "", name: str | None = None) -> None:
+        """Start jobs of a queue, or of all, or keep them queued."""
+        for lane in self.queue.select(name):
+            lane.start(start, reason)
+        self._changed(schedule=True)
 
     def wait_drained(self, token: Token) -> None:
         """Answer when no job is active."""
@@ -412,9 +412,11 @@ class Manager:
         if self._frees:
             self.sched.free(self._frees)
             self._frees.clear()
-        if self._schedulable and self.started:
-            self._schedule(now)
         self._dirty = False
+        if self._schedulable:
+            self._schedulable = False
+            if self.queue.cycle(self.sched, now, self._allocated, self.expiration):
+                self._changed(schedule=True)
 
     def take(self) -> Actions:
         """What is to be done since the last call, the work of several turns together."""
@@ -425,19 +427,6 @@ class Manager:
             self._answer_drains(actions.answers)
         actions.events = self.journal.take()
         return actions
-
-    def _schedule(self, now: float) -> None:
-        """First come, first served: until the head of the queue does not fit."""
-        self._schedulable = False
-        limit = 64
-        while (head := self.queue.head(limit)) is not None:
-            jobs, k, n = head
-            placements = self.sched.alloc(jobs.shape, n, now)
-            if placements:
-                self._allocated(jobs, k, placements, now)
-            if len(placements) < n:
-                break
-            limit = min(4 * limit, 1 << 16)  # there is room: offer more at once
 
     def _answer_drains(self, answers: list[Answer]) -> None:
         if self._drains and not self.counts.active:

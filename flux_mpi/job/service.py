@@ -10,6 +10,7 @@ import base64
 import errno
 import json
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
@@ -17,17 +18,17 @@ from flux_mpi.formats import duration, fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError
 from flux_mpi.formats.rv1 import RSet
-from flux_mpi.job import eventlogs, listing
+from flux_mpi.job import eventlogs, listing, queueconfig, queuerules
 from flux_mpi.job.arrays import NO_ROW, JobArray
 from flux_mpi.job.digest import Digests
 from flux_mpi.job.ingest import Ingest, check_urgency
 from flux_mpi.job.journal import Entry as JournalEntry
 from flux_mpi.job.manager import SIGKILL, Actions, Manager
 from flux_mpi.job.states import ACTIVE, State
+from flux_mpi.message.errors import FluxError
 from flux_mpi.reactor import Timer
+from flux_mpi.sched import plugins
 from flux_mpi.sched.base import Scheduler
-from flux_mpi.sched.bitmap import BitmapScheduler
-from flux_mpi.sched.tiered import Tier
 
 LIST_CHUNK = 5000
 EVENT_CHUNK = 10_000
@@ -45,8 +46,9 @@ class JobService:
     """The job services of an instance.
 
     ``config`` is the instance's configuration: ``exec.kill-timeout`` (seconds or a duration,
-    default 5 s), ``sched.kernel`` (``auto``, ``never``, ``always``: when the match kernel is
-    compiled). ``on_hello(rank, info)`` is told of each rank's agent; it may raise ServiceError.
+    default 5 s), ``sched.scheduler`` and what that understands (`plugins.py`), and the queues
+    (`queueconfig.py`). ``on_hello(rank, info)`` is told of each rank's agent; it may raise
+    ServiceError. Raises FluxError when the configuration makes no sense.
     """
 
     def __init__(
@@ -64,18 +66,19 @@ class JobService:
         # Unix time that never steps back, whatever happens to the machine's clock.
         self._offset = self.reactor.now() - self.reactor.monotonic()
         self._time = 0.0
+        queues = queueconfig.parse(config)
         if scheduler is None:
-            tier = Tier(str(_setting(config, "sched", "kernel", "auto")))
-            scheduler = BitmapScheduler(tier)
+            scheduler = _scheduler(config)
         self.scheduler = scheduler
         self.manager = Manager(
             scheduler,
             epoch=self.now(),
             kill_timeout=_seconds(_setting(config, "exec", "kill-timeout", 5.0)),
             owner=owner,
+            queues=queues,
         )
         self.on_hello = on_hello
-        self._ingest = Ingest()
+        self._ingest = Ingest(queues)
         self._timer: Timer | None = None
         self._digests = Digests(self.reactor)
         self._timer_due = 0.0
@@ -103,6 +106,7 @@ class JobService:
                 "urgency": self.urgency,
                 "drain": self.drain,
                 "idle": self.idle,
+                "queue-list": self.queue_list,
                 "queue-status": self.queue_status,
                 "queue-enable": self.queue_enable,
                 "queue-start": self.queue_start,
@@ -121,6 +125,7 @@ class JobService:
     def define(self, resources: RSet, up: IDSet) -> None:
         """The instance has these resources, and the ranks in ``up`` can be used now."""
         self.scheduler.update(resources, up)
+        self.manager.expiration = resources.expiration or inf
         self.manager.resources_changed(self.now())
 
     def change(self, up: IDSet) -> None:
@@ -242,6 +247,7 @@ class JobService:
     def _jobspec(self, request: Request) -> Jobspec:
         try:
             jobspec = Jobspec.parse(_body(request).get("jobspec"))  # type: ignore[arg-type]
+            queuerules.complete(jobspec, self.manager.queue.settings)
             jobspec.shape  # noqa: B018 - raises what the caller must be told
         except JobspecError as error:
             raise ServiceError(errno.EINVAL, str(error)) from None
@@ -369,17 +375,37 @@ class JobService:
         self.manager.wait_idle(request)
         self._waiting(request)
 
+    def queue_list(self, request: Request) -> None:
+        settings = self.manager.queue.settings
+        queues = [name for name in settings.queues if name]
+        lanes = self.manager.queue.select(None)
+        request.respond(
+            {
+                "queues": queues,
+                "default": settings.default,
+                "enable": any(lane.enabled for lane in lanes),
+                "start": any(lane.serving for lane in lanes),
+            }
+        )
+
     def queue_status(self, request: Request) -> None:
         manager = self.manager
-        status: dict[str, Any] = {"enable": manager.enabled, "start": manager.started}
-        if not manager.enabled:
-            status["enable_reason"] = manager.disable_reason
-        if not manager.started:
-            status["start_reason"] = manager.stop_reason
-        queued = sum(n for jobs, k, n in manager.queue.ordered() if jobs.urgency_of(k))
+        name = _name(_body(request))
+        if name is None and manager.queue.settings.named:
+            raise ServiceError(errno.EINVAL, "a named queue is required")
+        (lane,) = manager.queue.select(name)
+        status: dict[str, Any] = lane.status()
+        queued = pending = 0
+        for jobs, k, n in manager.queue.ordered():
+            if not jobs.urgency_of(k):
+                break
+            if manager.queue.lane_of(jobs).serving:
+                pending += n
+            else:
+                queued += n
         status["counts"] = {
-            "alloc_queued": queued if not manager.started else 0,
-            "alloc_pending": queued if manager.started else 0,
+            "alloc_queued": queued,
+            "alloc_pending": pending,
             "running": manager.counts.running,
             "active": manager.counts.active,
         }
@@ -390,13 +416,21 @@ class JobService:
         reason = str(body.get("reason") or "")
         if not body.get("enable") and not reason:
             raise ServiceError(errno.EINVAL, "reason is required for disable")
-        self.manager.enable(bool(body.get("enable")), reason)
+        name = self._queue_name(body)
+        self.manager.enable(bool(body.get("enable")), reason, name)
         request.respond()
 
     def queue_start(self, request: Request) -> None:
         body = self._owner_body(request)
-        self.manager.start(bool(body.get("start")), str(body.get("reason") or ""))
+        name = self._queue_name(body)
+        self.manager.start(bool(body.get("start")), str(body.get("reason") or ""), name)
         request.respond()
+
+    def _queue_name(self, body: dict[str, Any]) -> str | None:
+        """Which queue a request is about; None: all. Raises ServiceError EINVAL."""
+        name = _name(body)
+        self.manager.queue.select(name, bool(body.get("all")))
+        return name
 
     def _owner_body(self, request: Request) -> dict[str, Any]:
         if request.uid != self.manager.owner:
@@ -593,6 +627,14 @@ def _int(body: dict[str, Any], key: str) -> int:
     return value
 
 
+def _name(body: dict[str, Any]) -> str | None:
+    """The queue that a request names. Raises ServiceError(EPROTO)."""
+    name = body.get("name")
+    if name is not None and not isinstance(name, str):
+        raise ServiceError(errno.EPROTO, f"name: expected a queue, found {name!r}"[:200])
+    return name or None
+
+
 def _ranges(ids: Any) -> list[tuple[int, int]]:
     """``[[first, count], …]``. Raises ServiceError(EPROTO)."""
     if not isinstance(ids, list):
@@ -648,6 +690,14 @@ def _wrapped(spec: dict[str, Any], userid: int) -> str:
     header = f"version\0i1\0userid\0i{userid}\0mechanism\0snone\0".encode()
     payload = json.dumps(spec, separators=(",", ":"), ensure_ascii=False).encode()
     return ".".join(base64.b64encode(part).decode() for part in (header, payload)) + ".none"
+
+
+def _scheduler(config: dict[str, Any]) -> Scheduler:
+    """The scheduler that is configured. Raises FluxError."""
+    try:
+        return plugins.scheduler(config.get("sched", {}))
+    except plugins.PluginError as error:
+        raise FluxError(errno.EINVAL, f"configuration: {error}") from None
 
 
 def _setting(config: dict[str, Any], table: str, key: str, default: Any) -> Any:

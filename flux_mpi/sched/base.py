@@ -1,13 +1,20 @@
 """The scheduler interface: the only way the job manager speaks to a scheduler.
 
 A scheduler owns which resources are free and nothing else: no queue, no jobs, no clock. The manager
-owns the queue and asks for as many equal members at once as could start now.
+owns the queues and asks for as many equal members at once as could start now.
+
+Time is optional. A scheduler that ``plans`` keeps when each allocation is expected to end, so that
+a policy (`policy.py`) can reserve for those that have to wait. Reservations last one cycle: the
+policy releases them all before it plans anew, and they hold until then.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
 
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Shape
@@ -15,8 +22,19 @@ from flux_mpi.formats.rv1 import RSet
 from flux_mpi.sched.placement import Placement
 
 
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """Resources held for ``[start, end)``; which they are is the scheduler's business."""
+
+    start: float
+    end: float
+
+
 class Scheduler(ABC):
     """Matches shapes to resources."""
+
+    plans: ClassVar[bool] = False
+    """Whether `alloc` heeds durations, and `reserve` and `release` work."""
 
     @abstractmethod
     def update(self, resources: RSet, up: IDSet | None = None) -> None:
@@ -42,8 +60,27 @@ class Scheduler(ABC):
         """
 
     @abstractmethod
-    def alloc(self, shape: Shape, count: int, now: float) -> list[Placement]:
-        """Allocate for up to ``count`` equal jobs; fewer placements: no more fit at present."""
+    def alloc(
+        self, shape: Shape, count: int, now: float, duration: float | None = None
+    ) -> list[Placement]:
+        """Allocate for up to ``count`` equal jobs; fewer placements: no more fit at present.
+
+        ``duration``: how long they will run at most (infinite: no limit). A scheduler that plans
+        places only what touches nothing reserved for all that time, and expects the end of each
+        at ``now + duration``. None: nobody plans; then nothing may be reserved.
+        """
+
+    def reserve(self, shape: Shape, now: float, duration: float = inf) -> Reservation | None:
+        """Hold resources for one job at the earliest time after ``now`` at which they are free for
+        ``duration``, given the expected ends of what is allocated and what is reserved.
+
+        None: at no time, as far as can be told, such as when ranks that it needs are down.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not plan")
+
+    def release(self, reservations: Iterable[Reservation]) -> None:
+        """Give reserved resources back. Those that `update` or `set_up` made void are ignored."""
+        raise NotImplementedError(f"{type(self).__name__} does not plan")
 
     @abstractmethod
     def free(self, placements: Iterable[Placement]) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from math import inf
+from typing import Any, ClassVar, NamedTuple
 
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Shape
 from flux_mpi.formats.rv1 import RSet
-from flux_mpi.sched.base import Scheduler
+from flux_mpi.sched.base import Reservation, Scheduler
 from flux_mpi.sched.kernels import WORD_BITS
 from flux_mpi.sched.machine import Machine
 from flux_mpi.sched.placement import Part, Placement
+from flux_mpi.sched.planner import FOREVER_S, Planner
+from flux_mpi.sched.profile import Admission, Need
 from flux_mpi.sched.tiered import Tier
 
 BATCH = 4096
@@ -52,9 +55,12 @@ class _Row(NamedTuple):
 class BitmapScheduler(Scheduler):
     """Best fit that keeps whole nodes free: the fullest nodes that still fit come first."""
 
+    plans: ClassVar[bool] = True
+
     def __init__(self, tier: Tier | None = None) -> None:
         self.tier = tier or Tier()
         self.machine = Machine()
+        self.planner = Planner(lambda: (self._core_free, self._gpu_free))
         self._known = False
         self._generation = 0
         self._up = 0
@@ -68,6 +74,7 @@ class BitmapScheduler(Scheduler):
     def update(self, resources: RSet, up: IDSet | None = None) -> None:
         before = {part.rank: part for part in self._allocated_parts()}
         self.machine = Machine(resources)
+        self.planner.define(self.machine)
         self._known = True
         self._reasons.clear()
         self._build()
@@ -87,6 +94,7 @@ class BitmapScheduler(Scheduler):
         self._up = ranks.mask
         for node, rank in enumerate(self.machine.ranks):
             self._eligible[node] = self._up >> rank & 1
+        self.planner.set_up(self._eligible)
         self._requests.clear()  # they hold what is eligible
 
     def _build(self) -> None:
@@ -156,6 +164,7 @@ class BitmapScheduler(Scheduler):
                 nodes, slots = shape.nslots, 1
             eligible = self._eligible
             if shape.constraint:
+                self.planner.know(shape.constraint)
                 matching = self.machine.matching(shape.constraint)
                 eligible = array("q", (up & ok for up, ok in zip(eligible, matching)))
             max_rows = nodes or min(slots, max(1, self.machine.size))
@@ -247,16 +256,28 @@ class BitmapScheduler(Scheduler):
 
     # -- allocation -----------------------------------------------------------------------------
 
-    def alloc(self, shape: Shape, count: int, now: float) -> list[Placement]:
+    def alloc(
+        self, shape: Shape, count: int, now: float, duration: float | None = None
+    ) -> list[Placement]:
         if not self._known:
             return []
         if self.tier.poll():
             self._refresh_faces()
             self._requests.clear()
         request = self._request(shape)
+        if self.planner.holding:
+            return self._alloc_beside(
+                shape, request, count, now, inf if duration is None else duration
+            )
+        found = self._place(request, request.eligible, count)
+        if duration is not None:
+            self._expect(found, now, duration)
+        return found
+
+    def _place(self, request: _Request, eligible: array[int], count: int) -> list[Placement]:
         if request.max_rows > self._out_rows:
             self._make_out(request.max_rows)
-        eligible = request.eligible if not self.tier.compiled else self._face(request.eligible)
+        face = eligible if not self.tier.compiled else self._face(eligible)
         rows_of, out = self._out_faces
         found: list[Placement] = []
         while len(found) < count:
@@ -271,7 +292,7 @@ class BitmapScheduler(Scheduler):
                 request.cores,
                 request.gpus,
                 request.exclusive,
-                eligible,
+                face,
                 *self._faces,
                 len(self._buckets),
                 rows_of,
@@ -316,11 +337,93 @@ class BitmapScheduler(Scheduler):
             rows.append(self._row(node, cores, gpus))
         return Placement(parts, hosts, (self._generation, tuple(rows)))
 
+    # -- planning -------------------------------------------------------------------------------
+
+    def reserve(self, shape: Shape, now: float, duration: float = inf) -> Reservation | None:
+        if not self._known:
+            return None
+        return self.planner.reserve(self._need(shape, self._request(shape)), now, duration)
+
+    def release(self, reservations: Iterable[Reservation]) -> None:
+        self.planner.release(reservations)
+
+    def _need(self, shape: Shape, request: _Request) -> Need:
+        return Need(
+            request.nodes,
+            request.slots,
+            request.cores,
+            request.gpus,
+            bool(request.exclusive),
+            self.planner.classes(shape.constraint),
+        )
+
+    def _expect(self, placements: list[Placement], now: float, duration: float) -> None:
+        end = now + min(duration, FOREVER_S)
+        for placement in placements:
+            self.planner.started(id(placement), placement.key[1], now, end)
+
+    def _alloc_beside(
+        self, shape: Shape, request: _Request, count: int, now: float, duration: float
+    ) -> list[Placement]:
+        """Place where it touches nothing that is reserved."""
+        admission = self.planner.admit(self._need(shape, request), now, duration)
+        if admission is None:
+            return []
+        eligible = array("q", request.eligible)
+        held = self._hold(admission, eligible)
+        try:
+            found = self._place(request, eligible, count)
+        finally:
+            for row in held:
+                self._give(row)
+        self._expect(found, now, duration)
+        return found
+
+    def _hold(self, admission: Admission, eligible: array[int]) -> list[_Row]:
+        """Take what a plan wants later out of the kernel's sight; what to give back to it."""
+        held = []
+        bins = {shared.node for shared in admission.barred}
+        for node in bins:
+            eligible[node] = 0
+        for node in self.planner.others(admission.spare):
+            eligible[node] = 0
+        for shared, cores, gpus in admission.bins:
+            node = shared.node
+            bins.add(node)
+            row = self._row(
+                node,
+                _lowest(
+                    self._mask_of(self._core_bits, node, self._core_words),
+                    self._core_free[node] - cores,
+                ),
+                _lowest(
+                    self._mask_of(self._gpu_bits, node, self._gpu_words),
+                    self._gpu_free[node] - gpus,
+                ),
+            )
+            if row.cores or row.gpus:
+                self._take(row)
+                held.append(row)
+        for kind, spare in admission.spare.items():
+            for node in self.planner.members(kind):
+                if (
+                    eligible[node]
+                    and self._core_free[node] == self._core_total[node]
+                    and self._gpu_free[node] == self._gpu_total[node]
+                    and node not in bins
+                ):
+                    if spare:
+                        spare -= 1
+                    else:
+                        eligible[node] = 0
+        return held
+
     def free(self, placements: Iterable[Placement]) -> None:
         """Take these back. Raises ValueError when one of them is not allocated."""
         core_bits, core_free = self._core_bits, self._core_free
         gpu_bits, gpu_free = self._gpu_bits, self._gpu_free
         generation = self._generation
+        following = self.planner.following
         for placement in placements:
             made, rows = placement.key
             if made != generation:
@@ -336,6 +439,8 @@ class BitmapScheduler(Scheduler):
                         raise ValueError(f"{placement} is not allocated: its GPUs are free")
                     gpu_bits[at] |= bits
                 gpu_free[node] += gpus
+            if following:
+                self.planner.freed(id(placement), rows)
 
     def hello(self, running: Iterable[Placement]) -> list[Placement]:
         refused = []
@@ -371,8 +476,8 @@ class BitmapScheduler(Scheduler):
                 and self._gpu_free[node] == self._gpu_total[node]
             ):
                 continue
-            free_cores = _mask(self._core_bits, node * self._core_words, self._core_words)
-            free_gpus = _mask(self._gpu_bits, node * self._gpu_words, self._gpu_words)
+            free_cores = self._mask_of(self._core_bits, node, self._core_words)
+            free_gpus = self._mask_of(self._gpu_bits, node, self._gpu_words)
             parts.append(
                 Part(
                     machine.ranks[node],
@@ -415,6 +520,18 @@ class BitmapScheduler(Scheduler):
         self._core_free[row.node] -= row.cores
         self._gpu_free[row.node] -= row.gpus
 
+    def _give(self, row: _Row) -> None:
+        for at, bits in row.core_words:
+            self._core_bits[at] |= bits
+        for at, bits in row.gpu_words:
+            self._gpu_bits[at] |= bits
+        self._core_free[row.node] += row.cores
+        self._gpu_free[row.node] += row.gpus
+
+    @staticmethod
+    def _mask_of(bits: array[int], node: int, words: int) -> int:
+        return _mask(bits, node * words, words)
+
 
 def _words_for(masks: Iterable[int]) -> int:
     """Words that hold the longest of these masks."""
@@ -423,6 +540,16 @@ def _words_for(masks: Iterable[int]) -> int:
 
 def _words(masks: Iterable[int], words: int) -> array[int]:
     return array("q", (mask >> WORD_BITS * w & _WORD for mask in masks for w in range(words)))
+
+
+def _lowest(mask: int, count: int) -> int:
+    """The ``count`` lowest bits of a mask."""
+    taken = 0
+    for _ in range(count):
+        bit = mask & -mask
+        taken |= bit
+        mask ^= bit
+    return taken
 
 
 def _mask(words: array[int], at: int, count: int) -> int:

@@ -463,17 +463,37 @@ def test_the_resource_log(broker: FakeBroker, out: Any) -> None:
     assert out("resource", "eventlog", "-i", "3")[1].count("\n") == 1
 
 
+def queue_answer(**more: Any) -> dict[str, Any]:
+    inf = float("inf")
+    return {
+        "enable": True,
+        "start": True,
+        "counts": {"running": 2},
+        "policy": "fcfs",
+        "requires": [],
+        "defaults": {"duration": 0.0},
+        "limits": {
+            "duration": inf,
+            "max": {"nnodes": inf, "ncores": inf, "ngpus": inf},
+            "min": {"nnodes": 0, "ncores": 0, "ngpus": 0},
+        },
+        **more,
+    }
+
+
 def test_queue(broker: FakeBroker, out: Any) -> None:
-    answer: dict[str, Any] = {"enable": True, "start": True, "counts": {"running": 2}}
+    answer = queue_answer()
+    broker.handlers["job-manager.queue-list"] = {"queues": [], "default": ""}
     broker.handlers["job-manager.queue-status"] = lambda r: r.respond(answer)
     assert out("queue", "status")[1] == "Job submission is enabled\nScheduling is started\n"
     assert out("queue", "status", "-v")[1].splitlines()[-1] == "2 running jobs"
     broker.handlers["job-manager.queue-enable"] = lambda r: r.respond(answer.update(r.payload))
     broker.handlers["job-manager.queue-start"] = lambda r: r.respond(answer.update(r.payload))
     assert out("queue", "stop", "-a")[1] == "Scheduling is stopped\n"
-    assert out("queue", "disable", "-a")[0] == 1
-    answer["enable_reason"] = "maint"
+    answer["disable_reason"] = "maint"
     assert out("queue", "disable", "-m", "maint")[1] == "Job submission is disabled: maint\n"
+    assert out("queue", "disable", "--quiet") == (0, "", "")
+    assert broker.payload("job-manager.queue-enable")["reason"] == "disabled by administrator"
     status, _, err = out("queue", "disable", "--all", "maint")
     assert (status, err) == (1, "flux-queue: ERROR: disable: 'maint' is not a valid queue\n")
     broker.handlers["resource.status"] = STATUS
@@ -482,9 +502,53 @@ def test_queue(broker: FakeBroker, out: Any) -> None:
     assert lines[1].split() == ["✗", "✗", "inf", "inf", "0-4", "0-8", "0-0"]
     broker.handlers["job-manager.idle"] = lambda r: r.respond({"pending": 3})
     assert out("queue", "idle")[1] == "3 jobs\n"
+    assert out("queue", "idle", "--quiet")[1] == "3 jobs\n"
     broker.handlers["job-manager.drain"] = lambda r: None
-    status, _, err = out("queue", "drain", "--timeout=0.01")
+    status, _, err = out("queue", "drain", "-t", "0.01")
     assert (status, "no answer within 0.01 s" in err) == (1, True)
+
+
+def test_named_queues(broker: FakeBroker, out: Any) -> None:
+    answers = {
+        "batch": queue_answer(start=False, stop_reason="later", policy="easy"),
+        "fast": queue_answer(
+            start=False, blocked="parent", parent="batch", stop_reason="parent queue is stopped"
+        ),
+    }
+    answers["batch"]["limits"]["max"]["nnodes"] = 3
+    answers["batch"]["defaults"]["duration"] = 3600.0
+    broker.handlers["job-manager.queue-list"] = {"queues": ["batch", "fast"], "default": "batch"}
+    broker.handlers["job-manager.queue-status"] = lambda r: r.respond(answers[r.payload["name"]])
+    broker.handlers["resource.status"] = STATUS
+    lines = [line.split() for line in out("queue", "list")[1].splitlines()]
+    assert lines[0][:4] == ["QUEUE", "PARENT", "EN", "ST"]
+    assert lines[1] == ["batch*", "✔", "✗", "1h", "inf", "0-3", "0-8", "0-0"]
+    assert lines[2][:4] == ["fast", "batch", "✔", "⏸"]
+    form = (
+        "{queue} {started.ascii} {scheduling} {policy} {limits.max.nnodes} {resources.all.nnodes}"
+    )
+    assert (
+        out("queue", "list", "-q", "fast", "-no", form)[1] == "fast p stopped (parent) fcfs inf 4\n"
+    )
+    assert out("queue", "list", "-o", "policy")[1].splitlines()[1].split()[-4:] == [
+        *("0-3", "0-inf", "0-inf", "easy")
+    ]
+    assert out("queue", "list", "-q", "nope")[0] == 1
+    assert out("queue", "status", "batch")[1] == (
+        "batch: Job submission is enabled\nbatch: Scheduling is stopped: later\n"
+    )
+    assert len(out("queue", "status")[1].splitlines()) == 4
+    assert "Specify queues or use --all" in out("queue", "stop")[2]
+    assert "Use --all to apply" in out("queue", "enable")[2]
+    assert "Conflicting queues" in out("queue", "stop", "-q", "batch", "fast")[2]
+    broker.handlers["job-manager.queue-start"] = lambda r: r.respond()
+    out("queue", "start", "-q", "batch")
+    assert broker.payload("job-manager.queue-start") == {
+        "start": True,
+        "all": False,
+        "name": "batch",
+    }
+    assert len(out("queue", "start", "--all", "-v")[1].splitlines()) == 5
 
 
 # -- kvs -------------------------------------------------------------------------------------------
@@ -659,7 +723,7 @@ def test_exec(broker: FakeBroker, out: Any) -> None:
 def test_uptime_and_version(broker: FakeBroker, out: Any) -> None:
     broker.handlers["broker.info"] = {"uptime": 96.0, "owner": 0, "depth": 0, "size": 4}
     broker.handlers["resource.status"] = STATUS
-    broker.handlers["job-manager.queue-status"] = {"enable": False, "start": False}
+    broker.handlers["job-manager.queue-list"] = {"enable": False, "start": False}
     lines = out("uptime")[1].splitlines()
     assert lines[0].endswith(" run 1.6m,  owner root,  depth 0,  size 4,  2 drained,  1 offline")
     assert lines[1] == "  submit disabled, scheduler stopped"

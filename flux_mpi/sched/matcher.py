@@ -81,10 +81,10 @@ from flux_mpi.sched.traversal import (
     O_ANY_BELOW,
     O_BELOW,
     O_DEPTH,
+    O_EDGE,
     O_EXCLUSIVE,
     O_FIRST,
     O_INDEX,
-    O_IS_EDGE,
     O_NEEDS,
     O_TAKEN,
     O_WHOLE,
@@ -759,27 +759,37 @@ class Matcher:
         end: int,
         queue: str,
     ) -> None:
-        width = self._row_width
         if len(labels) > 1:
             self._emit_each(writer, rows, labels)
         elif isinstance(writer, WholeWriter):
             self._emit_wholes(writer, rows, n_rows)
         else:
-            indices = rows[O_INDEX::width]
-            edges = rows[O_IS_EDGE::width]
-            writer.replay(
-                [~i if edge else i for i, edge in zip(indices, edges)],
-                rows[O_DEPTH::width].tolist(),
-                rows[O_NEEDS::width].tolist(),
-                [
-                    EXCLUSIVE * exclusive + EXCLUSIVE_PARENT * above
-                    for exclusive, above in zip(rows[O_EXCLUSIVE::width], rows[O_ABOVE::width])
-                ],
-            )
+            self._replay(writer, rows)
         if n_rows:
             writer.times(start, end)
             if queue:
                 writer.attribute("queue", queue)
+
+    def _replay(self, writer: Writer, rows: array[int]) -> None:
+        """Each vertex, and after it the edge that leads to it."""
+        width = self._row_width
+        items: list[int] = []
+        depths: list[int] = []
+        flags: list[int] = []
+        for vertex, edge, depth, exclusive, above in zip(
+            rows[O_INDEX::width],
+            rows[O_EDGE::width],
+            rows[O_DEPTH::width],
+            rows[O_EXCLUSIVE::width],
+            rows[O_ABOVE::width],
+        ):
+            items += (vertex, ~edge)
+            depths += (depth, depth - 1)
+            flags += (EXCLUSIVE * exclusive + EXCLUSIVE_PARENT * above, EXCLUSIVE_PARENT * above)
+        needs = [0] * len(items)
+        needs[::2] = rows[O_NEEDS::width]
+        n = len(items) - 1  # to the root no edge leads
+        writer.replay(items[:n], depths[:n], needs[:n], flags[:n])
 
     def _emit_each(self, writer: Writer, rows: array[int], labels: list[str]) -> None:
         width = self._row_width
@@ -787,13 +797,12 @@ class Matcher:
         for base in range(0, len(rows), width):
             index, depth = rows[base + O_INDEX], rows[base + O_DEPTH]
             above = rows[base + O_ABOVE] != 0
-            if rows[base + O_IS_EDGE]:
-                writer.edge(depth, index, above)
-                continue
             label = x[index * xw + X_LABEL]
             told = {"label": labels[label % LABELS]} if label // LABELS == tick else None
             taken = rows[base + O_EXCLUSIVE] != 0
             writer.vertex(depth, index, rows[base + O_NEEDS], taken, above, labels=told)
+            if rows[base + O_EDGE] >= 0:
+                writer.edge(depth - 1, rows[base + O_EDGE], above)
 
     def _emit_wholes(self, writer: WholeWriter, rows: array[int], n_rows: int) -> None:
         """Name vertices that are taken with all below them, and not each part of them."""
@@ -802,16 +811,12 @@ class Matcher:
         i = n_rows - 1
         while i >= 0:
             base = i * width
-            if not rows[base + O_IS_EDGE]:
-                vertex = rows[base + O_INDEX]
-                if rows[base + O_WHOLE] and writer.gathers(vertex):
-                    first = rows[base + O_FIRST]
-                    # Below it each vertex row is followed by one for the edge to it.
-                    parts = rows[first * width + O_INDEX : base : 2 * width]
-                    told.append((vertex, parts))
-                    i = first
-                else:
-                    told.append((vertex, None))
+            vertex = rows[base + O_INDEX]
+            if rows[base + O_WHOLE] and writer.gathers(vertex):
+                i = rows[base + O_FIRST]
+                told.append((vertex, rows[i * width + O_INDEX : base : width]))
+            else:
+                told.append((vertex, None))
             i -= 1
         for vertex, below in reversed(told):
             if below is None:

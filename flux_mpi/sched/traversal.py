@@ -1542,11 +1542,11 @@ def select(
     return 0
 
 
-# Columns of the rows that `walk` writes: what it is, its number, units taken, exclusively or not,
-# whether the vertex above is taken so, the level, whether anything is taken of it, whether all that
-# is below it is taken, the first of the rows for what is below it, whether any tracked type is
-# below it, and of each so many units.
-O_IS_EDGE, O_INDEX, O_NEEDS, O_EXCLUSIVE, O_ABOVE = range(5)
+# Columns of the rows that `walk` writes, one a vertex: the edge that leads to it (-1: none), its
+# number, units taken, exclusively or not, whether the vertex above is taken so, the level, whether
+# anything is taken of it, whether all that is below it is, the first of the rows for what is below
+# it, whether any tracked type is below it, and of each so many units.
+O_EDGE, O_INDEX, O_NEEDS, O_EXCLUSIVE, O_ABOVE = range(5)
 O_DEPTH, O_TAKEN, O_WHOLE, O_FIRST, O_ANY_BELOW, O_BELOW = range(5, 11)
 
 # Columns of its stack.
@@ -1568,7 +1568,7 @@ def walk(
     units: int,
     exclusive: int,
 ) -> int:
-    """Write down what the last selection took: vertices after what is below them, then their edge.
+    """Write down what the last selection took: vertices after what is below them.
 
     ``units`` and ``exclusive`` are the root's. ``rows`` gets rows of O_BELOW plus S_BELOW words,
     S_ROWS in all. Vertices of a type that is taken whole take everything below them along.
@@ -1629,10 +1629,10 @@ def walk(
                     w[k + K_LACKS] = 1
                 taken_in_all += 1
                 w[k + K_FOUND] += 1
-                if n + 2 > s[S_ROW_LIMIT]:
+                if n >= s[S_ROW_LIMIT]:
                     return FULL
                 base = n * width
-                rows[base] = 0
+                rows[base] = edge
                 rows[base + O_INDEX] = child
                 rows[base + O_NEEDS] = units
                 rows[base + O_EXCLUSIVE] = 1
@@ -1648,12 +1648,7 @@ def walk(
                 if column >= 0:
                     w[k + K_BELOW + column] += size
                     w[k + K_ANY] = 1
-                base += width
-                rows[base] = 1
-                rows[base + O_INDEX] = edge
-                rows[base + O_ABOVE] = w[k + K_EXCLUSIVE]
-                rows[base + O_DEPTH] = depth + 1
-                n += 2
+                n += 1
                 continue
             depth += 1
             if depth >= limit:
@@ -1693,11 +1688,11 @@ def walk(
             w[depth * stack_width + K_LACKS] = 1
         if found == 0:
             continue
-        if n + 2 > s[S_ROW_LIMIT]:
+        if n >= s[S_ROW_LIMIT]:
             return FULL
         base = n * width
         n += 1
-        rows[base] = 0
+        rows[base] = w[k + K_EDGE]
         rows[base + O_INDEX] = u
         rows[base + O_NEEDS] = w[k + K_NEEDS]
         rows[base + O_EXCLUSIVE] = w[k + K_EXCLUSIVE]
@@ -1723,11 +1718,5 @@ def walk(
                 w[up + K_ANY] = 1
                 for i in range(n_below):
                     w[up + K_BELOW + i] += w[k + K_BELOW + i]
-            base = n * width
-            n += 1
-            rows[base] = 1
-            rows[base + O_INDEX] = w[k + K_EDGE]
-            rows[base + O_ABOVE] = w[up + K_EXCLUSIVE]
-            rows[base + O_DEPTH] = depth + 1
     s[S_ROWS] = n
     return taken_in_all

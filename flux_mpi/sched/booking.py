@@ -35,8 +35,8 @@ from flux_mpi.sched.scalars import (
     S_TYPES,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import P_BELOW, P_WHOLE, drop_points, ease, hold, level
-from flux_mpi.sched.traversal import (
+from flux_mpi.sched.selection import select, select_best
+from flux_mpi.sched.takewalk import (
     O_ANY_BELOW,
     O_BELOW,
     O_DEPTH,
@@ -45,10 +45,9 @@ from flux_mpi.sched.traversal import (
     O_NEEDS,
     O_TAKEN,
     O_WHOLE,
-    select,
-    select_best,
     walk,
 )
+from flux_mpi.sched.timeline import P_BELOW, P_WHOLE, drop_points, ease, hold, level
 
 Words = Any
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from flux_mpi.resource.graph import E_EXCLUSIVE, E_MARK, E_WIDTH, EW_NEEDS, EW_WIDTH, ResourceGraph
 from flux_mpi.resource.readers import Allocation
-from flux_mpi.sched.traversal import (
+from flux_mpi.sched.takewalk import (
     O_ABOVE,
     O_ANY_BELOW,
     O_BELOW,

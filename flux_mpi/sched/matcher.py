@@ -7,9 +7,9 @@ The operations and their outcomes are those of Fluxion's traverser.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from flux_mpi.formats import constraint as rfc31
 from flux_mpi.formats.request import MatchJobspec
@@ -23,9 +23,11 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
-from flux_mpi.resource.writers.base import EXCLUSIVE, EXCLUSIVE_PARENT, WholeWriter
-from flux_mpi.sched import living, policies
+from flux_mpi.resource.writers.base import WholeWriter
+from flux_mpi.sched import emission, living, policies
+from flux_mpi.sched.arena import A_WIDTH
 from flux_mpi.sched.booking import FULL_POINTS, FULL_ROWS
+from flux_mpi.sched.bookings import Booking, Growth, MatchError, Outcome
 from flux_mpi.sched.filters import Filters
 from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.reach import Reach, link_rows, rows_of, set_column
@@ -71,25 +73,15 @@ from flux_mpi.sched.scalars import (
     X_SCORE,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_NEXT, P_TIME, P_UNITS, P_WHOLE, level, peak
-from flux_mpi.sched.traversal import (
-    A_WIDTH,
-    D_WIDTH,
-    FULL,
-    IMPOSSIBLE,
-    O_ABOVE,
+from flux_mpi.sched.search import D_WIDTH, FULL, IMPOSSIBLE, UNFIT
+from flux_mpi.sched.takewalk import (
     O_ANY_BELOW,
     O_BELOW,
-    O_DEPTH,
-    O_EDGE,
-    O_EXCLUSIVE,
-    O_FIRST,
     O_INDEX,
-    O_NEEDS,
     O_TAKEN,
     O_WHOLE,
-    UNFIT,
 )
+from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_NEXT, P_TIME, P_UNITS, P_WHOLE, level, peak
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,60 +116,6 @@ A_V, A_E, A_OUT, A_X, A_P, A_S, A_KEPT = 0, 1, 3, 7, 8, 9, 13
 
 FAR = FOREVER >> 1
 """When nothing that is known now is left, so that only what exists decides."""
-
-
-class MatchError(ValueError):
-    """An operation that cannot be done: the text says on what and why."""
-
-
-class Outcome(NamedTuple):
-    """How a match ended: ``matched`` (from ``at`` on), ``busy`` (not now), ``unsatisfiable``
-    (never) or ``invalid`` (see ``message``)."""
-
-    status: str
-    at: int = 0
-    message: str = ""
-
-
-class Booking:
-    """What a job holds from ``start`` to ``end``: rows of `traversal.walk`, those of vertices that
-    are not below one that is taken whole."""
-
-    __slots__ = ("rows", "n_rows", "start", "end", "allocated")
-
-    def __init__(
-        self, rows: array[int], n_rows: int, start: int, end: int, allocated: bool
-    ) -> None:
-        self.rows = rows
-        self.n_rows = n_rows
-        self.start = start
-        self.end = end
-        self.allocated = allocated
-
-
-class Growth:
-    """What Fluxion remembers of the root's timeline from before the graph grew or shrank.
-
-    It keeps points ordered by what is left of the root's first counted type, and does not order
-    them anew when totals change: until a later job spans it, a point from before does not count as
-    a start for requests that were too large for it then.
-    """
-
-    def __init__(self) -> None:
-        self._left: dict[int, int] = {}
-
-    def changed(self, left: dict[int, int]) -> None:
-        """Totals change now; ``left``: by point in time, what is left before that."""
-        self._left = {**left, **self._left}
-
-    def spanned(self, start: int, end: int) -> None:
-        """A span was put in or taken out."""
-        for time in [time for time in self._left if start <= time < end]:
-            del self._left[time]
-
-    def hides(self, time: int, need: int) -> bool:
-        """Whether a point is passed over for a request that needs so much."""
-        return self._left.get(time, need) < need
 
 
 class Matcher:
@@ -629,8 +567,7 @@ class Matcher:
         if not looking:
             self._note(job_id, self._s[S_CARRIERS], at, end, kind == KIND_ALLOCATE)
         if writer is not None:
-            rows = self._rows[: n_rows * self._row_width]
-            self._emit(writer, rows, n_rows, table.labels, at, end, job.queue)
+            self._emit(writer, n_rows, table.labels, at, end, job.queue)
         return Outcome("matched", at)
 
     def _first_time(self, needs: array[int], after: int, duration: int) -> int:
@@ -752,77 +689,34 @@ class Matcher:
     def _emit(
         self,
         writer: Writer,
-        rows: array[int],
         n_rows: int,
         labels: list[str],
         start: int,
         end: int,
         queue: str,
     ) -> None:
+        """Tell a writer what the first rows say."""
+        width = self._row_width
+        rows = self._rows[: n_rows * width]
         if len(labels) > 1:
-            self._emit_each(writer, rows, labels)
+            emission.labelled(writer, rows, width, self._label_of(labels))
         elif isinstance(writer, WholeWriter):
-            self._emit_wholes(writer, rows, n_rows)
+            emission.wholes(writer, rows, width)
         else:
-            self._replay(writer, rows)
+            emission.replay(writer, rows, width)
         if n_rows:
             writer.times(start, end)
             if queue:
                 writer.attribute("queue", queue)
 
-    def _replay(self, writer: Writer, rows: array[int]) -> None:
-        """Each vertex, and after it the edge that leads to it."""
-        width = self._row_width
-        items: list[int] = []
-        depths: list[int] = []
-        flags: list[int] = []
-        for vertex, edge, depth, exclusive, above in zip(
-            rows[O_INDEX::width],
-            rows[O_EDGE::width],
-            rows[O_DEPTH::width],
-            rows[O_EXCLUSIVE::width],
-            rows[O_ABOVE::width],
-        ):
-            items += (vertex, ~edge)
-            depths += (depth, depth - 1)
-            flags += (EXCLUSIVE * exclusive + EXCLUSIVE_PARENT * above, EXCLUSIVE_PARENT * above)
-        needs = [0] * len(items)
-        needs[::2] = rows[O_NEEDS::width]
-        n = len(items) - 1  # to the root no edge leads
-        writer.replay(items[:n], depths[:n], needs[:n], flags[:n])
-
-    def _emit_each(self, writer: Writer, rows: array[int], labels: list[str]) -> None:
-        width = self._row_width
+    def _label_of(self, labels: list[str]) -> Callable[[int], str]:
         x, xw, tick = self._x, self._xw, self._s[S_TICK]
-        for base in range(0, len(rows), width):
-            index, depth = rows[base + O_INDEX], rows[base + O_DEPTH]
-            above = rows[base + O_ABOVE] != 0
-            label = x[index * xw + X_LABEL]
-            told = {"label": labels[label % LABELS]} if label // LABELS == tick else None
-            taken = rows[base + O_EXCLUSIVE] != 0
-            writer.vertex(depth, index, rows[base + O_NEEDS], taken, above, labels=told)
-            if rows[base + O_EDGE] >= 0:
-                writer.edge(depth - 1, rows[base + O_EDGE], above)
 
-    def _emit_wholes(self, writer: WholeWriter, rows: array[int], n_rows: int) -> None:
-        """Name vertices that are taken with all below them, and not each part of them."""
-        width = self._row_width
-        told: list[tuple[int, array[int] | None]] = []
-        i = n_rows - 1
-        while i >= 0:
-            base = i * width
-            vertex = rows[base + O_INDEX]
-            if rows[base + O_WHOLE] and writer.gathers(vertex):
-                i = rows[base + O_FIRST]
-                told.append((vertex, rows[i * width + O_INDEX : base : width]))
-            else:
-                told.append((vertex, None))
-            i -= 1
-        for vertex, below in reversed(told):
-            if below is None:
-                writer.take(vertex)
-            else:
-                writer.whole(vertex, below)
+        def label_of(vertex: int) -> str:
+            label = x[vertex * xw + X_LABEL]
+            return labels[label % LABELS] if label // LABELS == tick else ""
+
+        return label_of
 
     def cancel(self, job_id: int) -> None:
         """Give back all that a job has. Raises KeyError: no such job."""
@@ -871,7 +765,7 @@ class Matcher:
         self._book(job_id, living.join(rows), len(rows), at, end, not reserve)
         self._reweigh(n_rows, at)
         if writer is not None and n_rows:
-            self._emit(writer, emitted, n_rows, [""], at, end, "")
+            self._emit(writer, n_rows, [""], at, end, "")
         return Outcome("matched", at)
 
     def partial_cancel(self, job_id: int, text: str, format: str) -> bool:

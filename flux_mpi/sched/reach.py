@@ -22,9 +22,9 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
+from flux_mpi.sched.requestrows import R_FROM, R_IS_SLOT, R_TO, R_TYPE
 from flux_mpi.sched.requests import Table
 from flux_mpi.sched.scalars import HIGH_TYPES, X_KINDS, X_SIZE, X_TOTAL
-from flux_mpi.sched.traversal import R_FROM, R_IS_SLOT, R_TO, R_TYPE
 
 MANY = 4096
 """From so many vertices on NumPy is worth loading."""

@@ -415,6 +415,8 @@ def search(
     start = s[S_AT]
     end = s[S_END]
     right_now = 1 if start == s[S_NOW] and job_kind in (KIND_ALLOCATE, KIND_LOOK) else 0
+    visited = 0
+    fit = 0
     depth = 0
     while depth >= 0:
         at = depth * D_WIDTH
@@ -436,6 +438,7 @@ def search(
         hit_closed = 0
         hit_entry = -1
         hit_tally = -1
+        hit_label = 0
         down = 0
         while i < last:
             edge = out[i]
@@ -491,7 +494,7 @@ def search(
                     break
                 continue
             # A leaf needs no frame, and most vertices are leaves.
-            s[S_PRE] += 1
+            visited += 1
             if kind != known:
                 known = kind
                 hit = -1
@@ -507,6 +510,7 @@ def search(
                     hit = -1
                 hit_taken = below_taken
                 if hit >= 0:
+                    hit_label = req[hit * rw + R_LABEL]
                     asked = req[hit * rw + R_EXCLUSIVE]
                     if asked == X_TRUE:
                         hit_taken = 1
@@ -532,12 +536,12 @@ def search(
             if left <= 0:
                 continue
             v[vc + V_COLOR] = color
-            s[S_POST] += 1
+            fit += 1
             score = x[child * xw + X_SCORE]
             w[into * A_WIDTH + F_LEFT] = left
             w[into * A_WIDTH + F_SCORE] = score
-            if req[hit * rw + R_LABEL] != 0:
-                x[child * xw + X_LABEL] = s[S_TICK] * LABELS + req[hit * rw + R_LABEL]
+            if hit_label != 0:
+                x[child * xw + X_LABEL] = s[S_TICK] * LABELS + hit_label
             found_any = 1
             if hit_entry < 0:
                 hit_entry = open_entry(w, s, into, kind)
@@ -566,6 +570,8 @@ def search(
             return FULL
         depth -= 1
         if depth < 0:
+            s[S_PRE] += visited
+            s[S_POST] += fit
             return UNFIT if result < 0 else taken_root
         if result == 0:
             up = depth * D_WIDTH

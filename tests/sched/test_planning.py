@@ -212,6 +212,17 @@ def test_jobs_without_a_limit_end_after_all_others(
     assert len(four.alloc(nodes, 1, 1.0, 1e6)) == 1
 
 
+def test_no_time_at_all(four: BitmapScheduler, shape: Callable[..., Shape]) -> None:
+    """Such as is left when the instance is about to end."""
+    half = shape(nnodes=2, exclusive=True)
+    assert len(four.alloc(half, 1, 5.0, 0.0)) == 1
+    reservation = four.reserve(shape(nnodes=4, exclusive=True), 5.0, 0.0)
+    assert reservation is not None
+    assert reservation.start == reservation.end
+    assert len(four.alloc(half, 3, 5.0, 0.0)) == 1
+    assert not four.alloc(shape(cores=2), 1, 5.0, 0.0)
+
+
 def test_an_overdue_job_is_expected_to_end_soon(
     four: BitmapScheduler, shape: Callable[..., Shape]
 ) -> None:

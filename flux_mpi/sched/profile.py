@@ -5,7 +5,8 @@ free, as a step function, and a reservation only lowers the count in its window.
 is settled when it starts; as the count never falls below zero, there will be enough. A node shared
 by jobs that leave part of it free is a *bin* for as long as any of them is there: one node less
 in its pool, with its own step function of what is in use. So the cost of a plan grows with the
-steps it crosses, not with the nodes it takes.
+steps it crosses, not with the nodes it takes. A node whose cores are all in use counts as taken
+whole, though GPUs may be left: a request without cores may then start later than it could.
 
 Pure: nothing here reads a clock or knows the scheduler's bitmaps.
 """

@@ -217,7 +217,7 @@ class Matcher:
     def _widen(self, booking: Booking) -> None:
         """Let a booking's rows have room for types that are counted since it was made."""
         width = len(booking.rows) // max(1, booking.n_rows)
-        if width != self._row_width:
+        if booking.n_rows and width != self._row_width:
             rows = living.split(booking.rows, booking.n_rows, width)
             booking.rows = living.join(living.widened(rows, self._row_width))
 

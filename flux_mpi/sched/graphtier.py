@@ -118,7 +118,10 @@ def _compile() -> Kernels:
                         for a in function.__code__.co_varnames[: function.__code__.co_argcount]
                     )
                 )
-                scope[name] = made[name] = njit(signature, cache=True)(twin)
+                try:
+                    scope[name] = made[name] = njit(signature, cache=True)(twin)
+                except RuntimeError:  # there is no place for a cache that we may write to
+                    scope[name] = made[name] = njit(signature)(twin)
     return {name: made[name] for name in KERNELS}
 
 

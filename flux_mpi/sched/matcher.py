@@ -363,7 +363,7 @@ class Matcher:
         if found is None:
             found = array("q", [1]) * graph.n_vertices
             for type in ("node", "storage_node"):
-                for vertex in graph.of_type(type):
+                for vertex in self._reach.of_type(type):
                     found[vertex] = rfc31.evaluate(
                         constraint,
                         properties=graph.properties.get(vertex, {}),

@@ -94,9 +94,12 @@ class Part:
             yield from self.above.way_up()
 
 
-def number(root: Part) -> Part:
-    """Tell each part what is above it, its rank and its vertex; numbers it has stay."""
-    last = max(part.vertex for part in root.all())
+def number(root: Part, first: int = 0) -> Part:
+    """Tell each part what is above it, its rank and its vertex; numbers it has stay.
+
+    ``first``: the least number that was never used.
+    """
+    last = max([first - 1, *(part.vertex for part in root.all())])
     ranks = max(part.rank for part in root.all())
     for part in root.all():
         for below in part.parts:

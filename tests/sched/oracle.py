@@ -377,12 +377,27 @@ class World:
         self, requests: Sequence[Request], now: int, duration: int, constraint: Any = None
     ) -> int | None:
         """The first time of a match: now, or when something begins or ends."""
-        changes = {time for grant in self.grants.values() for time in (grant.start, grant.end)}
+        grants = [grant for grant in self.grants.values() if grant.taken]
+        changes = {time for grant in grants for time in (grant.start, grant.end)}
         for time in [now, *sorted(time for time in changes if time > now)]:
             view = View(time, time + duration, time == now, constraint=constraint)
             if self.exists(requests, view):
                 return time
         return None
+
+    def too_many_nodes(self, requests: Sequence[Request]) -> bool:
+        """Whether more nodes are asked for than are up: refused without a look, as by Fluxion."""
+
+        def wanted(inside: Sequence[Request], times: int) -> int:
+            return sum(
+                times * request.min * (request.type == "node")
+                + wanted(request.children, times * request.min)
+                for request in inside
+            )
+
+        nodes = [part for part in self.root.all() if part.type == "node"]
+        up = [part for part in nodes if all(above.up for above in part.way_up())]
+        return wanted(requests, 1) > len(up)
 
     # -- whether a match is one -----------------------------------------------------------------
 

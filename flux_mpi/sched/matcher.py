@@ -67,6 +67,7 @@ from flux_mpi.sched.scalars import (
     S_SLOT_ORDER,
     S_SLOT_TYPE,
     S_TICK,
+    S_TREE,
     S_TYPES,
     S_VERTEX_ORDER,
     X_LABEL,
@@ -237,6 +238,7 @@ class Matcher:
         s[S_VERTEX_ORDER] = self.policy.vertex_order
         s[S_GRAPH_ORDER] = self.policy.graph_order
         s[S_SLOT_ORDER] = self.policy.slot_order
+        s[S_TREE] = int(self._reach.is_tree)
         s[S_FLEXIBLE] = int(self.flexible)
         s[S_SLOT_TYPE] = graph.types.number("slot")
         s[S_N_TYPES] = n_types

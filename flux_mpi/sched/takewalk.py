@@ -27,6 +27,7 @@ from flux_mpi.sched.scalars import (
     S_ROW_LIMIT,
     S_ROWS,
     S_TICK,
+    S_TREE,
     S_TYPES,
     X_SIZE,
 )
@@ -166,7 +167,8 @@ def walk(
             v[child * V_WIDTH + V_COLOR] = color
             continue
         found = w[k + K_FOUND]
-        complete = 1 if w[k + K_PARTS] > 0 and w[k + K_LACKS] == 0 else 0
+        # Who can also be reached past this vertex must say for himself that he is taken.
+        complete = 1 if w[k + K_PARTS] > 0 and w[k + K_LACKS] == 0 and s[S_TREE] != 0 else 0
         own = x[u * xw + X_SIZE]
         if w[k + K_EXCLUSIVE] != 0:
             found += 1

@@ -19,6 +19,7 @@ from flux_mpi.resource.graph import (
 from flux_mpi.sched.scalars import (
     KIND_ALLOCATE,
     KIND_LOOK,
+    KIND_PROBE,
     KIND_SATISFY,
     S_AT,
     S_BELOW,
@@ -353,7 +354,7 @@ def request(
             n_starts,
         )
     kind = s[S_KIND]
-    if status != 0 or kind == KIND_SATISFY:
+    if status != 0 or kind in (KIND_SATISFY, KIND_PROBE):
         return status
     if walk(v, e, ew, out, x, xw, s, w, rows, root, s[S_NEEDS], s[S_EXCLUSIVE]) < 0:
         return FULL_ROWS

@@ -35,6 +35,7 @@ from flux_mpi.sched.requests import Compiler, Table, variants
 from flux_mpi.sched.scalars import (
     KIND_ALLOCATE,
     KIND_LOOK,
+    KIND_PROBE,
     KIND_RESERVE,
     KIND_SATISFY,
     LABELS,
@@ -544,8 +545,10 @@ class Matcher:
         lacking = self._too_few_nodes(op, whole, ok, now, duration)
         if lacking:
             return Outcome(lacking, now)
+        if now >= self.expiration:
+            return Outcome("busy", now)
         at = now
-        status, table = self._select(tables, ok, kind, at, at + duration)
+        status, table = self._select(tables, ok, kind, *self._span(at, duration))
         if status != 0 and op in ("allocate_orelse_reserve", "without_allocating_future"):
             if not looking:
                 kind = KIND_RESERVE
@@ -556,7 +559,9 @@ class Matcher:
                     break
                 if self._growth and self._growth.hides(at, needs[self._first_column()]):
                     continue
-                status, table = self._select(tables, ok, kind, at, at + duration)
+                if at >= self.expiration:
+                    kind = KIND_PROBE  # it would start too late: that is all there is to know
+                status, table = self._select(tables, ok, kind, *self._span(at, duration))
             if status == 0 and at >= self.expiration:
                 return Outcome("busy" if at == self.expiration else "invalid", now)
         if status != 0:
@@ -564,13 +569,17 @@ class Matcher:
                 return Outcome("busy", now)
             status, _ = self._select(tables, ok, KIND_SATISFY, FAR, FAR + duration)
             return Outcome("busy" if status == 0 else "unsatisfiable", now)
-        end = min(at + duration, self.expiration)
+        at, end = self._span(at, duration)
         n_rows = self._s[S_ROWS]
         if not looking:
             self._note(job_id, self._s[S_CARRIERS], at, end, kind == KIND_ALLOCATE)
         if writer is not None:
             self._emit(writer, n_rows, table.labels, at, end, job.queue)
         return Outcome("matched", at)
+
+    def _span(self, at: int, duration: int) -> tuple[int, int]:
+        """When what starts at ``at`` starts and ends: with the graph at last."""
+        return at, at + duration if at >= self.expiration else min(at + duration, self.expiration)
 
     def _first_time(self, needs: array[int], after: int, duration: int) -> int:
         arrays = self._arrays()

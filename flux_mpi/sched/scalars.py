@@ -44,7 +44,7 @@ S_TYPES = S_AUX_ROOT + 1
 one when each vertex of it is taken whole; then as many words again: its column among the tracked
 types, or -1."""
 
-KIND_ALLOCATE, KIND_RESERVE, KIND_SATISFY, KIND_LOOK = range(4)
+KIND_ALLOCATE, KIND_RESERVE, KIND_SATISFY, KIND_LOOK, KIND_PROBE = range(5)
 ORDER_GREATER, ORDER_LESS, ORDER_INTERVAL = range(3)
 
 # Columns of the 64-bit rows by vertex that the matcher keeps: units, score under the policy, label

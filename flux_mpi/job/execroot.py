@@ -77,13 +77,14 @@ class ExecRoot:
         """Start members ``k``… with these placements; their ledger rows begin at ``row``."""
         key = jobs.first
         starts = self._starts
+        plain = not jobs.shape.graph and "per-resource" not in jobs.jobspec.options
         for placement in placements:
             jobid = jobs.id(k)
             parts = placement.parts
             nnodes = len(parts)
             every = (1 << nnodes) - 1
             self.running[jobid] = Running(jobid, jobs, k, row, placement, every, every)
-            if nnodes == 1 and "per-resource" not in jobs.jobspec.options:
+            if plain and nnodes == 1:
                 size = jobs.shape.ntasks
                 counts = [size]
             else:

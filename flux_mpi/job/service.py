@@ -18,7 +18,7 @@ from flux_mpi.formats import duration, fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError
 from flux_mpi.formats.rv1 import RSet
-from flux_mpi.job import eventlogs, listing, queueconfig, queuerules
+from flux_mpi.job import eventlogs, explaining, listing, queueconfig, queuerules
 from flux_mpi.job.arrays import NO_ROW, JobArray
 from flux_mpi.job.digest import Digests
 from flux_mpi.job.ingest import Ingest, check_urgency
@@ -123,8 +123,14 @@ class JobService:
     # -- what the instance tells ----------------------------------------------------------------
 
     def define(self, resources: RSet, up: IDSet) -> None:
-        """The instance has these resources, and the ranks in ``up`` can be used now."""
-        self.scheduler.update(resources, up)
+        """The instance has these resources, and the ranks in ``up`` can be used now.
+
+        Raises FluxError when what is configured does not fit them.
+        """
+        try:
+            self.scheduler.update(resources, up)
+        except ValueError as error:
+            raise FluxError(errno.EINVAL, f"configuration: resource.graph: {error}") from None
         self.manager.expiration = resources.expiration or inf
         self.manager.resources_changed(self.now())
 
@@ -242,7 +248,14 @@ class JobService:
         request.respond()
 
     def explain(self, request: Request) -> None:
-        request.respond({"text": self.scheduler.explain(self._jobspec(request).shape)})
+        """Why a job does not run, or a jobspec would not start now."""
+        body = _body(request)
+        if "id" in body:
+            jobs, k = self.manager.find(body["id"])
+            text = explaining.job(self.manager, jobs, k, self.now())
+        else:
+            text = self.scheduler.explain(self._jobspec(request).shape)
+        request.respond({"text": text})
 
     def _jobspec(self, request: Request) -> Jobspec:
         try:
@@ -489,7 +502,7 @@ class JobService:
             if placement is None:
                 raise ServiceError(errno.ENOENT, "R: the job has no resources")
             t_alloc = ledger.t_alloc[row]
-            return placement.rset.to_dict(t_alloc, listing.expiration(jobs, t_alloc))
+            return placement.to_dict(t_alloc, listing.expiration(jobs, t_alloc))
         if key == "eventlog":
             return eventlogs.as_text(eventlogs.event_log(jobs, k, ledger))
         if key == "guest.exec.eventlog":
@@ -695,7 +708,7 @@ def _wrapped(spec: dict[str, Any], userid: int) -> str:
 def _scheduler(config: dict[str, Any]) -> Scheduler:
     """The scheduler that is configured. Raises FluxError."""
     try:
-        return plugins.scheduler(config.get("sched", {}))
+        return plugins.scheduler(config.get("sched", {}), config)
     except plugins.PluginError as error:
         raise FluxError(errno.EINVAL, f"configuration: {error}") from None
 

@@ -100,3 +100,13 @@ class Scheduler(ABC):
     @abstractmethod
     def explain(self, shape: Shape) -> str:
         """Why a request does not start now, or that it would."""
+
+    def outlook(self, shape: Shape, now: float, duration: float = inf) -> str:
+        """When a request could start at the earliest, given what is known of what runs and is
+        reserved, in words; "" when that cannot be told."""
+        return ""
+
+    def others(self) -> dict[str, dict[str, int]]:
+        """Resources that are neither nodes nor cores nor GPUs: by type, units in all (``total``),
+        of those ``allocated``, and ``down`` with the node that they belong to."""
+        return {}

@@ -197,6 +197,11 @@ class BitmapScheduler(Scheduler):
 
     def _infeasible(self, shape: Shape) -> str | None:
         """Why the idle machine could not hold this, in Flux's words; None when it could."""
+        if shape.graph:
+            return (
+                f"unsatisfiable request: {shape.text()}: the bitmap scheduler knows nodes, cores "
+                "and GPUs at fixed counts only (sched.scheduler = graph knows more)"
+            )
         machine = self.machine
         cores, gpus = machine.core_counts, machine.gpu_counts
         nodes: Iterable[int] = range(machine.size)

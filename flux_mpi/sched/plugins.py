@@ -26,26 +26,42 @@ class PluginError(ValueError):
     """There is no such plug-in, or it is not what it should be."""
 
 
+def graph(config: Mapping[str, Any], instance: Mapping[str, Any] | None = None) -> Scheduler:
+    """The scheduler of graphs, and of nodes, cores and GPUs without one; see `settings`."""
+    from flux_mpi.resource import owngraph
+    from flux_mpi.sched import settings
+    from flux_mpi.sched.graph import GraphScheduler
+
+    found = settings.parse({**(instance or {}), "sched": config})
+    try:
+        source = owngraph.read(found.file, found.format) if found.file else None
+    except owngraph.OwnGraphError as error:
+        raise settings.SettingsError(f"resource.graph: {error}") from None
+    return GraphScheduler(found, source, Tier(str(config.get("kernel", "auto"))))
+
+
 def bitmap(config: Mapping[str, Any]) -> Scheduler:
     """The scheduler of nodes, cores and GPUs; ``sched.kernel``: see `Tier`."""
     return BitmapScheduler(Tier(str(config.get("kernel", "auto"))))
 
 
-BUILT_IN: dict[str, Maker] = {"bitmap": bitmap}
+BUILT_IN: dict[str, Maker] = {"graph": graph, "bitmap": bitmap}
 
-DEFAULT = "bitmap"
+DEFAULT = "graph"
 
 
-def scheduler(config: Mapping[str, Any]) -> Scheduler:
-    """The scheduler that ``sched.scheduler`` names. Raises PluginError."""
+def scheduler(config: Mapping[str, Any], instance: Mapping[str, Any] | None = None) -> Scheduler:
+    """The scheduler that ``sched.scheduler`` names. ``config`` is the table ``[sched]``, and
+    ``instance`` all of the configuration. Raises PluginError."""
     name = config.get("scheduler", DEFAULT)
     make = BUILT_IN.get(name) if isinstance(name, str) else None
     if make is None:
         make = _load("sched.scheduler", name, SCHEDULERS, BUILT_IN)
     try:
-        made = make(config)
+        made = graph(config, instance) if make is graph else make(config)
     except ValueError as error:
-        raise PluginError(f"sched: {error}") from None
+        where = "" if make is graph and not str(error).startswith("kernel") else "sched: "
+        raise PluginError(f"{where}{error}") from None
     if not isinstance(made, Scheduler):
         raise PluginError(
             f"sched.scheduler: {name!r} makes a {type(made).__name__}, which is no Scheduler"

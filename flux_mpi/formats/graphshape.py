@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 
 from flux_mpi.formats.counts import Count
+from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError, constraint_text, task_total
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from flux_mpi.formats.shape import Shape
@@ -24,6 +25,9 @@ TASK_SLOT, OTHER_SLOT = "task", "other"
 LARGEST = 1 << 40
 """More than this of anything is refused rather than counted."""
 
+MAX_CHOICES = 64
+"""Most counts of a set with gaps: each is another request to try."""
+
 _TEXT_LIMIT = 200
 
 
@@ -31,7 +35,7 @@ def graph_shape(spec: Jobspec) -> Shape:
     """The shape of any request. Numbers are those of the minimum counts.
 
     Raises `JobspecError` for a choice of single resources (``id``), a slot or what is in it to be
-    shared, a set of counts with gaps, and counts whose product is beyond all bounds.
+    shared, and counts whose product or whose choices are beyond all bounds.
     """
     from flux_mpi.formats.shape import Shape
 
@@ -40,6 +44,12 @@ def graph_shape(spec: Jobspec) -> Shape:
         _canonical(vertex, f"resources[{i}]", label, False)
         for i, vertex in enumerate(spec.resources)
     ]
+    choices = 1
+    for vertex in _all(resources):
+        if isinstance(vertex["count"], dict) and "ids" in vertex["count"]:
+            choices *= len(IDSet.parse(vertex["count"]["ids"]))
+    if choices > MAX_CHOICES:
+        raise JobspecError("resources", f"{choices} choices of counts", f"at most {MAX_CHOICES}")
     totals: dict[str, int] = {}
     _add_up(resources, 1, totals)
     slots = max(1, totals.get("", 0))
@@ -85,7 +95,11 @@ def _count(vertex: dict[str, Any], field: str) -> int | dict[str, Any]:
     """A number, or the range that another spelling of a count means."""
     count = Count.parse(vertex["count"])
     if count.ids is not None and len(count.ids) != count.ids.last - count.ids.first + 1:
-        raise JobspecError(f"{field}.count", repr(str(count))[:48], "a number or a range")
+        if len(count.ids) > MAX_CHOICES:
+            raise JobspecError(
+                f"{field}.count", f"{len(count.ids)} counts", f"a range, or at most {MAX_CHOICES}"
+            )
+        return {"ids": str(count.ids)}
     if count.fixed:
         return count.minimum
     found: dict[str, Any] = {"min": count.minimum}
@@ -96,9 +110,35 @@ def _count(vertex: dict[str, Any], field: str) -> int | dict[str, Any]:
     return found
 
 
+def _all(resources: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for vertex in resources:
+        yield vertex
+        yield from _all(vertex.get("with", ()))
+
+
+def choices(document: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The documents that sets of counts with gaps stand for, the largest counts first."""
+    found: list[list[dict[str, Any]]] = [[]]
+    for vertex in document:
+        count = vertex["count"]
+        counts = [count]
+        if isinstance(count, dict) and "ids" in count:
+            counts = sorted(IDSet.parse(count["ids"]), reverse=True)
+        below = choices(vertex.get("with", []))
+        each = [
+            {**vertex, "count": one, **({"with": inside} if inside else {})}
+            for one in counts
+            for inside in below
+        ]
+        found = [[*chosen, one] for chosen in found for one in each]
+    return found
+
+
 def least(count: int | dict[str, Any]) -> int:
     """The smallest acceptable one."""
-    return count if isinstance(count, int) else int(count["min"])
+    if isinstance(count, int):
+        return count
+    return IDSet.parse(count["ids"]).first if "ids" in count else int(count["min"])
 
 
 def _add_up(resources: Iterable[dict[str, Any]], times: int, totals: dict[str, int]) -> None:
@@ -156,7 +196,8 @@ def _words(resources: list[dict[str, Any]]) -> str:
         word = vertex["type"]
         count = vertex["count"]
         if count != 1:
-            word += f"={Count.parse(count)}"
+            choice = isinstance(count, dict) and "ids" in count
+            word += f"={count['ids'] if choice else Count.parse(count)}"
         if vertex.get("exclusive"):
             word += "{exclusive}"
         if "with" in vertex:

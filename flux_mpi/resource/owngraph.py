@@ -14,14 +14,10 @@ from flux_mpi.resource.graph import CONTAINMENT, ResourceGraph
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from flux_mpi.formats.rv1 import RSet
 
 PLAIN = frozenset(("cluster", "node", "core", "gpu"))
 """Types that an R knows. A graph with others has more to offer than the bitmap door can see."""
-
-FORMATS = ("grug", "jgf", "jgf_shorthand", "rv1exec", "hwloc")
 
 NONE = -1
 
@@ -141,9 +137,11 @@ def _nodes(graph: ResourceGraph, resources: RSet) -> dict[int, int]:
     if sorted(given) == ranks:
         return dict(zip(given, nodes))
     if len(nodes) != len(ranks):
-        extra = f", the first too many is {graph.name(nodes[len(ranks)])}" if ranks else ""
+        extra = ""
+        if len(nodes) > len(ranks):
+            extra = f", the first too many is {graph.name(nodes[len(ranks)])}"
         raise OwnGraphError(
-            f"found {len(nodes)} nodes in the graph{extra if len(nodes) > len(ranks) else ''}, "
+            f"found {len(nodes)} nodes in the graph{extra}, "
             f"allowed: {len(ranks)}, one for each rank"
         )
     return dict(zip(ranks, nodes))
@@ -176,16 +174,3 @@ def read(path: str, format: str | None) -> ResourceGraph:
     if graph.root() is None:
         raise OwnGraphError(f"found {path!r}, which has no {CONTAINMENT} hierarchy")
     return graph
-
-
-def format_named(name: object) -> str | None:
-    """A configured ``graph-format``; None: to be guessed. Raises `OwnGraphError`."""
-    if name is None:
-        return None
-    if not isinstance(name, str) or name not in FORMATS:
-        raise OwnGraphError(f"found {name!r}, allowed: {_choice(FORMATS)}")
-    return name
-
-
-def _choice(names: Sequence[str]) -> str:
-    return ", ".join(names)

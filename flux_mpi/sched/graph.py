@@ -24,6 +24,7 @@ from flux_mpi.sched.tiered import Tier
 
 if TYPE_CHECKING:
     from flux_mpi.resource.graph import ResourceGraph
+    from flux_mpi.resource.owngraph import OwnGraph
     from flux_mpi.sched.graphdoor import GraphDoor
 
 UNKNOWN = "waiting for the instance's resources"
@@ -49,6 +50,9 @@ class GraphScheduler(Scheduler):
         self._door: GraphDoor | None = None
         self._running: dict[int, tuple[Placement, float]] = {}
         """What the bitmap door placed, with its expected end."""
+        self._opened = False
+        self._own: OwnGraph | None = None
+        self._odd = IDSet()
         self._resources: RSet | None = None
         self._up = IDSet()
         self._now = 0.0
@@ -62,36 +66,66 @@ class GraphScheduler(Scheduler):
     # -- resources ------------------------------------------------------------------------------
 
     def update(self, resources: RSet, up: IDSet | None = None) -> None:
+        """Raises OwnGraphError when a configured graph is not that of these resources."""
         self._reasons.clear()
-        self._up = resources.ranks if up is None else up
+        up = resources.ranks if up is None else up
+        if self._source is not None:
+            if self._own is not None:
+                self._compare(resources, up)
+                return
+            resources = self._match(self._source, resources)
+        self._up = up
         self._resources = resources
-        if self._door is None:
-            self.bitmap.update(resources, up)
-        else:
-            running = self._door.running
+        if self._door is not None:
+            self._running = {
+                id(placement): (placement, end) for placement, end in self._door.running(self._now)
+            }
             self._door = None
             self.bitmap = BitmapScheduler(self.bitmap.tier)
-            self.bitmap.update(resources, up)
-            self._running = {id(placement): (placement, end) for placement, end in running}
-            self._open()
-            return
+        self.bitmap.update(resources, up)
         if self._wants_graph():
             self._open()
 
-    def _wants_graph(self) -> bool:
-        if not self.settings.usual:
-            return True
-        if self._source is None:
-            return False
-        from flux_mpi.resource.owngraph import OwnGraph
+    def _match(self, source: ResourceGraph, resources: RSet) -> RSet:
+        """Make the configured graph that of the instance; returns R with its properties."""
+        from flux_mpi.resource import owngraph
 
-        return not OwnGraph(self._source).plain
+        own = self._own = owngraph.matched(source, resources)
+        return RSet(
+            resources.cores,
+            resources.gpus,
+            resources.hosts,
+            properties={name: IDSet(at) for name, at in owngraph.properties(own).items()},
+            expiration=resources.expiration,
+        )
+
+    def _compare(self, resources: RSet, up: IDSet) -> None:
+        """A configured graph does not change: ranks that no longer are what it says get nothing."""
+        first = self._resources
+        assert first is not None
+        self._odd = IDSet(
+            rank
+            for rank in first.ranks
+            if resources.cores.get(rank) != first.cores[rank]
+            or resources.gpus.get(rank) != first.gpus.get(rank)
+        )
+        self.set_up(up)
+
+    def _wants_graph(self) -> bool:
+        if not self.settings.usual or self._opened:
+            return True
+        known = self._resources.ranks.mask if self._resources is not None else 0
+        if any(placement.ranks_mask & ~known for placement, _ in self._running.values()):
+            # Something runs on what is no longer there, and may come back with it still running:
+            # the bitmap door would forget it.
+            return True
+        return self._own is not None and not self._own.plain
 
     def set_up(self, ranks: IDSet) -> None:
-        self._up = ranks
-        self.bitmap.set_up(ranks)
+        self._up = ranks - self._odd
+        self.bitmap.set_up(self._up)
         if self._door is not None:
-            self._door.set_up(ranks)
+            self._door.set_up(self._up)
 
     def _open(self) -> GraphDoor:
         """Make the graph door, and let all that runs be known there."""
@@ -99,16 +133,14 @@ class GraphScheduler(Scheduler):
         from flux_mpi.sched.graphdoor import GraphDoor
 
         assert self._resources is not None
-        if self._source is None:
-            own = owngraph.from_rset(self._resources)
-        else:
-            own = owngraph.matched(self._source, self._resources)
+        own = self._own or owngraph.from_rset(self._resources)
         door = GraphDoor(own, self.bitmap.machine, self.settings)
         door.set_up(self._up)
         for placement, end in self._running.values():
-            door.put(placement, self._now, end)
+            door.keep(placement, self._now, end)
         self._running.clear()
         self._door = door
+        self._opened = True
         return door
 
     def _door_for(self, shape: Shape) -> GraphDoor | None:

@@ -24,7 +24,7 @@ from flux_mpi.resource.writers import Writer, create_writer
 from flux_mpi.sched.base import Reservation
 from flux_mpi.sched.holdings import Holding, Holdings
 from flux_mpi.sched.machine import Machine
-from flux_mpi.sched.matcher import Matcher, MatchError
+from flux_mpi.sched.matcher import Matcher
 from flux_mpi.sched.placement import Placement
 from flux_mpi.sched.planner import FOREVER_S
 from flux_mpi.sched.settings import GraphSettings
@@ -74,7 +74,7 @@ class GraphDoor:
         self._rich = not own.plain
         self._epoch: int | None = None
         self._ids = counter(1)
-        self._asks: dict[Shape, tuple[Ask, MatchJobspec]] = {}
+        self._asks: dict[Shape, tuple[Ask, list[MatchJobspec]]] = {}
         self._spreads: dict[tuple[Shape, int], MatchJobspec] = {}
         self._held: dict[int, tuple[Placement, list[int]]] = {}
         self._ends: list[tuple[int, int]] = []
@@ -129,15 +129,19 @@ class GraphDoor:
 
     # -- requests -------------------------------------------------------------------------------
 
-    def _ask(self, shape: Shape) -> tuple[Ask, MatchJobspec]:
+    def _ask(self, shape: Shape, seconds: int) -> tuple[Ask, list[MatchJobspec]]:
+        """A shape as the matcher has it, each choice a request of its own for so long."""
         known = self._asks.get(shape)
         if known is None:
             if len(self._asks) >= REMEMBERED:
                 self._asks.clear()
                 self._spreads.clear()
             asked = ask(shape)
-            job = MatchJobspec(asked.resources, constraint=self._constraint(shape))
-            known = self._asks[shape] = (asked, job)
+            constraint = self._constraint(shape)
+            jobs = [MatchJobspec(each, constraint=constraint) for each in asked.choices]
+            known = self._asks[shape] = (asked, jobs)
+        for job in known[1]:
+            job.duration = seconds
         return known
 
     def _constraint(self, shape: Shape) -> dict[str, Any] | None:
@@ -180,11 +184,10 @@ class GraphDoor:
     ) -> list[Placement]:
         """See `Scheduler.alloc`."""
         at = self._at(now)
-        asked, job = self._ask(shape)
-        job.duration = self._seconds(now, at, duration)
+        asked, jobs = self._ask(shape, self._seconds(now, at, duration))
         found: list[Placement] = []
         while len(found) < count:
-            ids = self._book(shape, asked, job, at, at)
+            ids = self._book_any(shape, asked, jobs, at, at)
             if not ids:
                 break
             placement = self._placement(asked, ids)
@@ -195,6 +198,16 @@ class GraphDoor:
             self._hold(placement, ids)
             found.append(placement)
         return found
+
+    def _book_any(
+        self, shape: Shape, asked: Ask, jobs: Iterable[MatchJobspec], start: int, at: int
+    ) -> list[int]:
+        """Book the first request that can be had from ``start`` on; none: there is none."""
+        for job in jobs:
+            ids = self._book(shape, asked, job, start, at)
+            if ids:
+                return ids
+        return []
 
     def _book(self, shape: Shape, asked: Ask, job: MatchJobspec, start: int, at: int) -> list[int]:
         """Book a request from ``start`` on, ``at`` being the present; none: it does not fit."""
@@ -272,13 +285,25 @@ class GraphDoor:
             self._cancel(held[1])
 
     def put(self, placement: Placement, now: float, end: float) -> bool:
-        """Let something run there that was placed by someone else, until then."""
+        """Let something run there that was placed by someone else, until then; False when some of
+        that does not exist or is taken."""
         units = self.holdings.units(placement.parts)
-        at = self._at(now)
-        if units is None or id(placement) in self._held:
+        if id(placement) in self._held or len(units) != _size(placement):
             return False
+        return self._take(placement, units, now, end)
+
+    def keep(self, placement: Placement, now: float, end: float) -> None:
+        """As `put`, as far as there is what it runs on: the rest may come back."""
+        units = self.holdings.units(placement.parts)
+        if not self._take(placement, units, now, end):
+            self._hold(placement, [])
+
+    def _take(self, placement: Placement, units: dict[int, int], now: float, end: float) -> bool:
+        at = self._at(now)
         assert self._epoch is not None
         last = at + int(FOREVER_S) if end - now >= FOREVER_S else ceil(end) - self._epoch
+        if not units:
+            return False
         job_id = next(self._ids)
         if not self.matcher.hold(job_id, units, at, max(at + 1, last)):
             return False
@@ -286,13 +311,13 @@ class GraphDoor:
         self._hold(placement, [job_id])
         return True
 
-    @property
-    def running(self) -> list[tuple[Placement, float]]:
+    def running(self, now: float) -> list[tuple[Placement, float]]:
         """What runs, and when each is expected to end."""
         found = []
+        epoch = self._epoch or 0
         for placement, ids in self._held.values():
-            end = max(self.matcher.bookings[x].end for x in ids)
-            found.append((placement, (self._epoch or 0) + float(end)))
+            ends = [self.matcher.bookings[x].end for x in ids]
+            found.append((placement, float(epoch + max(ends)) if ends else now))
         return found
 
     # -- planning -------------------------------------------------------------------------------
@@ -300,14 +325,14 @@ class GraphDoor:
     def reserve(self, shape: Shape, now: float, duration: float) -> Reservation | None:
         """See `Scheduler.reserve`."""
         at = self._at(now)
-        asked, job = self._ask(shape)
-        job.duration = ceil(min(duration, FOREVER_S)) or 1
+        asked, jobs = self._ask(shape, ceil(min(duration, FOREVER_S)) or 1)
         start = at
         while True:
-            start = self.matcher.next_start(job, start + 1)
+            starts = [self.matcher.next_start(job, start + 1) for job in jobs]
+            start = min((found for found in starts if found >= 0), default=-1)
             if start < 0:
                 return None
-            ids = self._book(shape, asked, job, start, at)
+            ids = self._book_any(shape, asked, jobs, start, at)
             if ids:
                 break
         self._reserved.update(ids)
@@ -343,16 +368,14 @@ class GraphDoor:
                 f"unsatisfiable request: {what} has neither cores nor GPUs in its slot, "
                 "so no task could run"
             )
-        job = self._ask(shape)[1]
-        job.duration = 1
-        try:
+        message = ""
+        for job in self._ask(shape, 1)[1]:
             outcome = self.matcher.match("satisfiability", job, 0, None, 0)
-        except (ValueError, MatchError) as error:
-            return f"unsatisfiable request: {error}"
-        if outcome.status == "matched":
-            return None
-        if outcome.message:
-            return f"unsatisfiable request: {outcome.message}"
+            if outcome.status == "matched":
+                return None
+            message = outcome.message
+        if message:
+            return f"unsatisfiable request: {message}"
         where = ""
         if shape.constraint:
             fit = sum(self.machine.matching(shape.constraint))
@@ -462,3 +485,8 @@ class GraphDoor:
             hosts,
             properties=self.machine.resources.properties,
         )
+
+
+def _size(placement: Placement) -> int:
+    """Cores and GPUs."""
+    return placement.ncores + placement.ngpus

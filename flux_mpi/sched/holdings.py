@@ -71,8 +71,8 @@ class Holdings:
             ]
         return found
 
-    def units(self, parts: Sequence[Part]) -> dict[int, int] | None:
-        """The vertices of the cores and GPUs of some parts; None when there are no such."""
+    def units(self, parts: Sequence[Part]) -> dict[int, int]:
+        """The vertices of the cores and GPUs of some parts, as far as there are any."""
         found: dict[int, int] = {}
         for part in parts:
             there = self._of_rank(part.rank)
@@ -80,9 +80,8 @@ class Holdings:
                 while mask:
                     low = mask & -mask
                     vertex = there.get(2 * (low.bit_length() - 1) + kind)
-                    if vertex is None:
-                        return None
-                    found[vertex] = 1
+                    if vertex is not None:
+                        found[vertex] = 1
                     mask ^= low
         return found
 

@@ -28,16 +28,20 @@ class PluginError(ValueError):
 
 def graph(config: Mapping[str, Any], instance: Mapping[str, Any] | None = None) -> Scheduler:
     """The scheduler of graphs, and of nodes, cores and GPUs without one; see `settings`."""
-    from flux_mpi.resource import owngraph
     from flux_mpi.sched import settings
     from flux_mpi.sched.graph import GraphScheduler
 
+    tier = Tier(str(config.get("kernel", "auto")))
     found = settings.parse({**(instance or {}), "sched": config})
+    if not found.file:
+        return GraphScheduler(found, None, tier)
+    from flux_mpi.resource import owngraph
+
     try:
-        source = owngraph.read(found.file, found.format) if found.file else None
+        source = owngraph.read(found.file, found.format)
     except owngraph.OwnGraphError as error:
-        raise settings.SettingsError(f"resource.graph: {error}") from None
-    return GraphScheduler(found, source, Tier(str(config.get("kernel", "auto"))))
+        raise settings.SettingsError(f"{found.key}: {error}") from None
+    return GraphScheduler(found, source, tier)
 
 
 def bitmap(config: Mapping[str, Any]) -> Scheduler:
@@ -60,13 +64,18 @@ def scheduler(config: Mapping[str, Any], instance: Mapping[str, Any] | None = No
     try:
         made = graph(config, instance) if make is graph else make(config)
     except ValueError as error:
-        where = "" if make is graph and not str(error).startswith("kernel") else "sched: "
-        raise PluginError(f"{where}{error}") from None
+        raise PluginError(str(error) if _names_key(error) else f"sched: {error}") from None
     if not isinstance(made, Scheduler):
         raise PluginError(
             f"sched.scheduler: {name!r} makes a {type(made).__name__}, which is no Scheduler"
         )
     return made
+
+
+def _names_key(error: ValueError) -> bool:
+    from flux_mpi.sched.settings import SettingsError
+
+    return isinstance(error, SettingsError)
 
 
 def policy(name: Any, key: str) -> type[Policy]:

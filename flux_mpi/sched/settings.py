@@ -21,6 +21,9 @@ from typing import Any, NamedTuple
 
 MATCH_POLICY, PRUNE_FILTERS, TRAVERSER = "first", "ALL:core,ALL:node,ALL:gpu", "simple"
 
+FORMATS = ("grug", "jgf", "jgf_shorthand", "rv1exec", "hwloc")
+"""Of the file."""
+
 _FLUXION = "sched-fluxion-resource"
 
 _NAMES = {
@@ -48,6 +51,8 @@ class GraphSettings(NamedTuple):
     traverser: str = TRAVERSER
     file: str = ""
     format: str | None = None
+    key: str = "resource.graph"
+    """Where the file was named."""
 
     @property
     def usual(self) -> bool:
@@ -56,8 +61,6 @@ class GraphSettings(NamedTuple):
 
 def parse(config: Mapping[str, Any]) -> GraphSettings:
     """The settings in an instance's configuration. Raises `SettingsError`."""
-    from flux_mpi.resource.owngraph import OwnGraphError, format_named
-
     sched = _table(config, "sched")
     fluxion = _table(config, _FLUXION)
     resource = _table(config, "resource")
@@ -92,13 +95,11 @@ def parse(config: Mapping[str, Any]) -> GraphSettings:
         file, file_key = _word(resource["graph"], "resource.graph"), "resource.graph"
     if named is None and "load-format" in fluxion:
         named, format_key = fluxion["load-format"], f"{_FLUXION}.load-format"
-    try:
-        format = format_named(named)
-    except OwnGraphError as error:
-        raise SettingsError(f"{format_key}: {error}") from None
+    if named is not None and named not in FORMATS:
+        raise SettingsError(f"{format_key}: found {named!r}, allowed: {', '.join(FORMATS)}")
     if named is not None and not file:
-        raise SettingsError(f"{format_key}: found {named!r} without {file_key}")
-    return GraphSettings(policy, filters, traverser, file, format)
+        raise SettingsError(f"{format_key}: found {named!r}, allowed: nothing without a graph")
+    return GraphSettings(policy, filters, traverser, file, named, file_key)
 
 
 def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -127,6 +128,8 @@ def _check_policy(policy: str, sched: Mapping[str, Any], fluxion: Mapping[str, A
 
 
 def _check_filters(filters: str, sched: Mapping[str, Any]) -> None:
+    if filters == PRUNE_FILTERS:
+        return
     from flux_mpi.sched.filters import Filters
 
     try:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from flux_mpi.formats import graphshape
 from flux_mpi.formats.graphshape import TASK_SLOT
 from flux_mpi.formats.jobspec import Shape
 from flux_mpi.formats.request import UNBOUNDED, Request
@@ -29,18 +30,20 @@ class Slots(NamedTuple):
 class Ask(NamedTuple):
     """A shape in the graph door's terms."""
 
-    resources: list[Request]
+    choices: list[list[Request]]
+    """Resources to ask for: the first of these that can be had."""
     slots: Slots
     spread: int = 0
     """Above 0: so many slots, each within one node, any number of them on a node. One request
-    cannot say that: ``resources`` asks for one node and as many of the slots as it can take."""
+    cannot say that: the choice asks for one node and as many of the slots as it can take."""
 
 
 def ask(shape: Shape) -> Ask:
     """What the graph door is asked for a shape."""
     if shape.graph:
         document = json.loads(shape.graph)
-        return Ask([_request(vertex) for vertex in document], _slots(document))
+        choices = graphshape.choices(document)
+        return Ask([[_request(vertex) for vertex in each] for each in choices], _slots(document))
     inside = [_request({"type": "core", "count": shape.cores})]
     if shape.gpus:
         inside.append(_request({"type": "gpu", "count": shape.gpus}))
@@ -51,10 +54,10 @@ def ask(shape: Shape) -> Ask:
     if nodes:
         node = Request("node", nodes, nodes, exclusive=True if shape.exclusive else None)
         node.children = [_slot(per_node, per_node, inside)]
-        return Ask([node], slots)
+        return Ask([[node]], slots)
     if shape.cores == 1 and not shape.gpus:
-        return Ask([_slot(shape.nslots, shape.nslots, inside)], slots)
-    return Ask(spread(shape, shape.nslots), slots, shape.nslots)
+        return Ask([[_slot(shape.nslots, shape.nslots, inside)]], slots)
+    return Ask([spread(shape, shape.nslots)], slots, shape.nslots)
 
 
 def spread(shape: Shape, most: int) -> list[Request]:
@@ -125,8 +128,7 @@ def _ways(
 
 def _count_below(vertex: dict[str, Any], times: int, totals: dict[str, int]) -> None:
     for child in vertex.get("with", ()):
-        count = child["count"]
-        units = times * (count if isinstance(count, int) else count["min"])
+        units = times * graphshape.least(child["count"])
         totals[child["type"]] = totals.get(child["type"], 0) + units
         _count_below(child, units, totals)
 

@@ -47,6 +47,7 @@ class Root:
             self,
             config=_resource_config(settings.config, node.hosts),
             allocated=self.jobs.allocated,
+            others=self.jobs.others,
             keeper=self.kvs,
             define_after=settings.join_timeout_s,
             owner=broker.uid,

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Shape
@@ -110,3 +110,17 @@ class Scheduler(ABC):
         """Resources that are neither nodes nor cores nor GPUs: by type, units in all (``total``),
         of those ``allocated``, and ``down`` with the node that they belong to."""
         return {}
+
+    def picture(
+        self,
+        running: Iterable[tuple[Placement, str]],
+        reserved: Iterable[tuple[Reservation, str]],
+        path: str | None,
+        most: int,
+    ) -> dict[str, Any] | None:
+        """The graph of the resources, or what is at a path, with who has what; see `picture.py`.
+
+        None when there is no such thing. Raises ValueError for more than ``most`` vertices, or a
+        path that no vertex has.
+        """
+        return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_mpi.formats.duration import format
 from flux_mpi.formats.idset import IDSet
@@ -237,3 +237,33 @@ class GraphScheduler(Scheduler):
 
     def others(self) -> dict[str, dict[str, int]]:
         return {} if self._door is None else self._door.others()
+
+    def picture(
+        self,
+        running: Iterable[tuple[Placement, str]],
+        reserved: Iterable[tuple[Reservation, str]],
+        path: str | None,
+        most: int,
+    ) -> dict[str, Any] | None:
+        if self._resources is None:
+            return None
+        from flux_mpi.sched.picture import picture
+
+        if self._door is not None:
+            door = self._door
+            return picture(
+                door.own.graph,
+                ((name, door.held(placement)) for placement, name in running),
+                ((name, door.planned(reservation)) for reservation, name in reserved),
+                path,
+                most,
+            )
+        from flux_mpi.resource import owngraph
+        from flux_mpi.sched.holdings import Holdings
+
+        own = self._own or owngraph.from_rset(self._resources)
+        for rank, node in own.node_of.items():
+            own.graph.set_status(node, int(rank not in self._up))
+        holdings = Holdings(own)
+        claims = ((name, holdings.units(each.parts).items()) for each, name in running)
+        return picture(own.graph, claims, (), path, most)

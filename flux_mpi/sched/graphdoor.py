@@ -459,6 +459,18 @@ class GraphDoor:
                     found[kind] = found.get(kind, 0) + graph.sizes[vertex]
         return found
 
+    def held(self, placement: Placement) -> Iterable[tuple[int, int]]:
+        """The vertices that something has that runs, with the units of each."""
+        _, ids = self._held.get(id(placement), (None, ()))
+        bookings = [self.matcher.bookings[x] for x in ids]
+        return self.holdings.vertices(bookings, self.matcher.row_width)
+
+    def planned(self, reservation: Reservation) -> Iterable[tuple[int, int]]:
+        """The vertices that a reservation is of."""
+        ids = reservation.ids if isinstance(reservation, Held) else ()
+        bookings = [self.matcher.bookings[x] for x in ids if x in self._reserved]
+        return self.holdings.vertices(bookings, self.matcher.row_width)
+
     def others(self) -> dict[str, dict[str, int]]:
         """See `Scheduler.others`."""
         if not self._rich:

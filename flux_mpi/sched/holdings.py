@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flux_mpi.resource.owngraph import NONE, OwnGraph
-from flux_mpi.sched.matcher import Booking
 from flux_mpi.sched.placement import Part
 from flux_mpi.sched.traversal import O_INDEX, O_NEEDS, O_TAKEN, O_WHOLE
+
+if TYPE_CHECKING:
+    from flux_mpi.sched.matcher import Booking
 
 REMEMBERED = 4096
 """Vertices of which it is kept what is below."""

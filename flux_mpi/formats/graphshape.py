@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 TASK_SLOT, OTHER_SLOT = "task", "other"
 
+SLOTS = ("slot", "xor_slot")
+"""What tasks run in; of the latter, which are Fluxion's, a job gets one of several."""
+
 LARGEST = 1 << 40
 """More than this of anything is refused rather than counted."""
 
@@ -70,7 +73,7 @@ def graph_shape(spec: Jobspec) -> Shape:
 def _canonical(vertex: dict[str, Any], field: str, label: str, in_slot: bool) -> dict[str, Any]:
     if "id" in vertex:
         raise JobspecError(f"{field}.id", repr(vertex["id"])[:48], "no choice of single resources")
-    is_slot = vertex["type"] == "slot"
+    is_slot = vertex["type"] in SLOTS
     if (is_slot or in_slot) and vertex.get("exclusive") is False:
         raise JobspecError(f"{field}.exclusive", "false", "slots that are not shared")
     kept: dict[str, Any] = {"type": vertex["type"], "count": _count(vertex, field)}
@@ -79,7 +82,8 @@ def _canonical(vertex: dict[str, Any], field: str, label: str, in_slot: bool) ->
     if vertex.get("unit"):
         kept["unit"] = vertex["unit"]
     if is_slot:
-        kept["label"] = TASK_SLOT if vertex["label"] == label else OTHER_SLOT
+        mine = vertex["label"] == label or vertex["type"] == "xor_slot"
+        kept["label"] = TASK_SLOT if mine else OTHER_SLOT
     elif vertex.get("label"):
         kept["label"] = vertex["label"]
     children = vertex.get("with")
@@ -148,7 +152,7 @@ def _add_up(resources: Iterable[dict[str, Any]], times: int, totals: dict[str, i
         if units > LARGEST:
             raise JobspecError("resources", "more than can be counted", f"at most {LARGEST}")
         kind = vertex["type"]
-        if kind == "slot":
+        if kind in SLOTS:
             kind = "" if vertex["label"] == TASK_SLOT else "slot"
         totals[kind] = totals.get(kind, 0) + units
         _add_up(vertex.get("with", ()), units, totals)
@@ -163,6 +167,11 @@ def totals(graph: str) -> dict[str, int]:
     return found
 
 
+def has_alternatives(graph: str) -> bool:
+    """Whether there are slots of which a job gets one."""
+    return any(vertex["type"] == "xor_slot" for vertex in _all(json.loads(graph)))
+
+
 def types_in_slots(graph: str) -> set[str]:
     """The types that slots with tasks are made of, whatever lies how deep."""
     found: set[str] = set()
@@ -171,7 +180,7 @@ def types_in_slots(graph: str) -> set[str]:
         vertex, inside = stack.pop()
         if inside:
             found.add(vertex["type"])
-        inside |= vertex["type"] == "slot" and vertex["label"] == TASK_SLOT
+        inside |= vertex["type"] in SLOTS and vertex["label"] == TASK_SLOT
         stack.extend((child, inside) for child in vertex.get("with", ()))
     return found
 

@@ -460,7 +460,7 @@ def _validate_resources(resources: object, version: int) -> set[str]:
         if isinstance(label, str):
             labels.add(label)
         children = vertex.get("with", _MISSING)
-        if kind == "slot":
+        if kind in ("slot", "xor_slot"):
             if in_slot:
                 raise JobspecError(field, "a slot in a slot", "slots apart from each other")
             if not isinstance(label, str):
@@ -473,7 +473,7 @@ def _validate_resources(resources: object, version: int) -> set[str]:
                 raise JobspecError(
                     f"{field}.with", _shown(children), "a list of at least one resource"
                 )
-            inside = in_slot or kind == "slot"
+            inside = in_slot or kind in ("slot", "xor_slot")
             stack.extend(
                 (children[i], f"{field}.with[{i}]", inside)
                 for i in range(len(children) - 1, -1, -1)

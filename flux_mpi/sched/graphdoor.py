@@ -19,7 +19,7 @@ from flux_mpi.formats.jobspec import Shape
 from flux_mpi.formats.request import MatchJobspec
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.resource.graph import DOWN, UP
-from flux_mpi.resource.owngraph import PLAIN, OwnGraph
+from flux_mpi.resource.owngraph import NONE, PLAIN, OwnGraph
 from flux_mpi.resource.writers import Writer, create_writer
 from flux_mpi.sched.base import Reservation
 from flux_mpi.sched.holdings import Holding, Holdings
@@ -72,6 +72,7 @@ class GraphDoor:
         self.holdings = Holdings(own)
         self._writer = create_writer("jgf", own.graph)
         self._rich = not own.plain
+        self._containers = _containers(own)
         self._epoch: int | None = None
         self._ids = counter(1)
         self._asks: dict[Shape, tuple[Ask, list[MatchJobspec]]] = {}
@@ -136,7 +137,7 @@ class GraphDoor:
             if len(self._asks) >= REMEMBERED:
                 self._asks.clear()
                 self._spreads.clear()
-            asked = ask(shape)
+            asked = ask(shape, self._containers)
             constraint = self._constraint(shape)
             jobs = [MatchJobspec(each, constraint=constraint) for each in asked.choices]
             known = self._asks[shape] = (asked, jobs)
@@ -354,11 +355,17 @@ class GraphDoor:
         """Why the whole, idle machine could not hold a graph request; None when it could."""
         what = graphshape.text(shape.graph)
         there = self.totals()
+        alternatives = graphshape.has_alternatives(shape.graph)
+        if alternatives and not self.matcher.flexible:
+            return (
+                f"unsatisfiable request: {what} has alternatives, "
+                "which need sched.traverser = flexible"
+            )
         for kind, units in graphshape.totals(shape.graph).items():
             if kind not in there:
                 known = ", ".join(sorted(there))
                 return f"unsatisfiable request: there is no {kind} in the graph, only {known}"
-            if units > there[kind]:
+            if units > there[kind] and not alternatives:
                 return (
                     f"unsatisfiable request: {what} needs {units} {kind}, "
                     f"the graph has {there[kind]}"
@@ -385,19 +392,7 @@ class GraphDoor:
 
     def _can_run(self, shape: Shape) -> bool:
         """Whether there are cores or GPUs in what a slot asks for."""
-        return bool(graphshape.types_in_slots(shape.graph) & self._running_types())
-
-    def _running_types(self) -> set[str]:
-        """Types of vertices that are cores or GPUs or have some below them."""
-        graph, bits = self.own.graph, self.own.bits
-        found = {"core", "gpu"}
-        for node in self.own.node_of.values():
-            for vertex in graph.below(node):
-                if graph.type(vertex) not in found and any(
-                    bits[other] >= 0 for other in graph.below(vertex)
-                ):
-                    found.add(graph.type(vertex))
-        return found
+        return bool(graphshape.types_in_slots(shape.graph) & (self._containers | {"core", "gpu"}))
 
     def totals(self) -> dict[str, int]:
         """Units of each type of vertices, whatever their state."""
@@ -497,6 +492,23 @@ class GraphDoor:
             hosts,
             properties=self.machine.resources.properties,
         )
+
+
+def _containers(own: OwnGraph) -> frozenset[str]:
+    """The types of what cores and GPUs lie in."""
+    graph = own.graph
+    found: set[str] = set()
+    seen: set[int] = set()
+    for vertex, bit in enumerate(own.bits):
+        at = vertex
+        while bit != NONE:
+            edge = graph.parent_edge(at)
+            if edge is None or graph.sources[edge] in seen:
+                break
+            at = graph.sources[edge]
+            seen.add(at)
+            found.add(graph.type(at))
+    return frozenset(found)
 
 
 def _size(placement: Placement) -> int:

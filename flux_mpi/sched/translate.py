@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from flux_mpi.formats import graphshape
-from flux_mpi.formats.graphshape import TASK_SLOT
+from flux_mpi.formats.graphshape import SLOTS, TASK_SLOT
 from flux_mpi.formats.jobspec import Shape
 from flux_mpi.formats.request import UNBOUNDED, Request
 from flux_mpi.sched.placement import Part
@@ -38,12 +38,16 @@ class Ask(NamedTuple):
     cannot say that: the choice asks for one node and as many of the slots as it can take."""
 
 
-def ask(shape: Shape) -> Ask:
-    """What the graph door is asked for a shape."""
+def ask(shape: Shape, containers: Container[str] = ()) -> Ask:
+    """What the graph door is asked for a shape. ``containers``: types with something below them,
+    which a slot has whole when it does not say what of it."""
     if shape.graph:
         document = json.loads(shape.graph)
         choices = graphshape.choices(document)
-        return Ask([[_request(vertex) for vertex in each] for each in choices], _slots(document))
+        requests = [[_request(vertex) for vertex in each] for each in choices]
+        for each in requests:
+            _take_whole(each, containers, False)
+        return Ask(requests, _slots(document))
     inside = [_request({"type": "core", "count": shape.cores})]
     if shape.gpus:
         inside.append(_request({"type": "gpu", "count": shape.gpus}))
@@ -89,11 +93,18 @@ def _request(vertex: dict[str, Any]) -> Request:
     return request
 
 
+def _take_whole(resources: list[Request], containers: Container[str], in_slot: bool) -> None:
+    for request in resources:
+        if in_slot and not request.children and request.type in containers:
+            request.exclusive = True
+        _take_whole(request.children, containers, in_slot or request.type in SLOTS)
+
+
 def _slots(document: list[dict[str, Any]]) -> Slots:
     """What a graph says of the slot with tasks (of the first, if there are several)."""
     for way in _ways(document, ()):
         slot = way[-1]
-        if slot["type"] != "slot" or slot["label"] != TASK_SLOT:
+        if slot["type"] not in SLOTS or slot["label"] != TASK_SLOT:
             continue
         totals: dict[str, int] = {}
         _count_below(slot, 1, totals)
@@ -145,7 +156,8 @@ def count_slots(slots: Slots, taken: Sequence[tuple[int, int, int]]) -> list[Par
         counts = [slots.per_node] * n
     elif slots.nodes:
         # A slot begins on its first node, and its tasks run there.
-        counts = [int(i % slots.nodes == 0) for i in range(n)]
+        step = max(slots.nodes, n // slots.total if slots.total else 1)
+        counts = [int(i % step == 0) for i in range(n)]
     elif slots.total and sum(counts) != slots.total:
         counts = _fill(counts, slots.total)
     return [Part(rank, k, cores, gpus) for (rank, cores, gpus), k in zip(taken, counts)]

@@ -20,7 +20,7 @@ from flux_mpi.resource.graph import CONTAINMENT, ResourceGraph
 from flux_mpi.sched.bitmap import BitmapScheduler
 from flux_mpi.sched.graph import GraphScheduler
 from flux_mpi.sched.placement import Part, Placement
-from flux_mpi.sched.settings import FORMATS, GraphSettings
+from flux_mpi.sched.settings import FORMATS, GraphSettings, SettingsError, parse
 from flux_mpi.sched.tiered import Tier
 from flux_mpi.sched.translate import Slots, count_slots
 
@@ -444,6 +444,122 @@ def test_a_restart_finds_what_ran(racks: GraphScheduler, shape: Callable[..., Sh
         racks.free([ran])
 
 
+def test_what_a_slot_does_not_divide_it_has_whole(racks: GraphScheduler) -> None:
+    def of(*inside: dict[str, Any], kind: str = "slot", label: str = "t") -> dict[str, Any]:
+        return {"type": kind, "count": 1, "label": label, "with": list(inside)}
+
+    (node,) = racks.alloc(asking(of({"type": "node", "count": 1})), 1, 0.0)
+    assert (node.ncores, node.nslots) == (2, 1)
+    (rack,) = racks.alloc(asking(of({"type": "rack", "count": 1})), 1, 0.0)
+    assert (rack.ncores, rack.nslots) == (4, 1)
+    assert rack.extras == {"rack": 1, "bb": 100}
+    racks.free([node])
+    nodes = asking(of({"type": "node", "count": {"min": 1, "max": 4}}))
+    (rest,) = racks.alloc(nodes, 1, 0.0)
+    assert [(part.cores, part.slots) for part in rest.parts] == [(3, 1), (3, 0)]
+
+
+def test_alternatives_need_the_flexible_traverser(resources: Callable[..., RSet]) -> None:
+    def either(cores: int, label: str) -> dict[str, Any]:
+        inside = [{"type": "core", "count": cores}]
+        return {"type": "xor_slot", "count": 1, "label": label, "with": inside}
+
+    request = asking({"type": "node", "count": 1, "with": [either(9, "s"), either(2, "t")]})
+    for traverser in ("simple", "flexible"):
+        scheduler = GraphScheduler(GraphSettings(traverser=traverser), site(), Tier("never"))
+        scheduler.update(resources([(2, 0)] * 4))
+        if traverser == "simple":
+            assert "sched.traverser = flexible" in (scheduler.feasible(request) or "")
+        else:
+            assert scheduler.feasible(request) is None
+            assert [p.ncores for p in scheduler.alloc(request, 1, 0.0)] == [2]
+
+
+def test_a_picture_says_who_has_what(racks: GraphScheduler) -> None:
+    (job,) = racks.alloc(near(60), 1, 0.0, 10.0)
+    reservation = racks.reserve(near(100, 2), 0.0, 10.0)
+    assert reservation is not None
+    found = racks.picture([(job, "ƒ1")], [(reservation, "ƒ2")], None, 99)
+    assert found is not None
+    names = {node["id"]: node["metadata"] for node in found["graph"]["nodes"]}
+    bb = [s for id, s in found["states"].items() if names[id]["type"] == "bb"]
+    assert sum(state.get("jobs", {}).get("ƒ1", 0) for state in bb) == 60
+    assert sum(state.get("reserved", {}).get("ƒ2", 0) for state in bb) == 100
+    part = racks.picture([(job, "ƒ1")], [], "/cluster0/rack1/", 99)
+    assert part is not None
+    paths = [node["metadata"]["paths"]["containment"] for node in part["graph"]["nodes"]]
+    assert "/cluster0/rack1" in paths
+    assert "/cluster0/rack0" not in paths
+    assert len(part["graph"]["edges"]) == len(part["graph"]["nodes"]) - 1
+    with pytest.raises(ValueError, match=r"no vertex has the path .*begin with /cluster0"):
+        racks.picture([], [], "/nowhere", 99)
+    with pytest.raises(ValueError, match=r"has 25 vertices, of which at most 9 .*/cluster0/rack0"):
+        racks.picture([], [], None, 9)
+
+
+def test_a_picture_of_the_bitmap_door(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = GraphScheduler(None, None, Tier("never"))
+    assert scheduler.picture([], [], None, 99) is None
+    scheduler.update(resources([(2, 1), (2, 0)]))
+    (job,) = scheduler.alloc(shape(cores=2, gpus=1), 1, 0.0)
+    found = scheduler.picture([(job, "ƒ1")], [], None, 99)
+    assert found is not None
+    assert len(found["graph"]["nodes"]) == 8
+    assert [state["jobs"] for state in found["states"].values()] == [{"ƒ1": 1}] * 3
+    assert scheduler.door is None
+
+
+def test_settings_by_either_name() -> None:
+    ours = {"sched": {"match-policy": "low", "prune-filters": "rack:bb", "traverser": "flexible"}}
+    theirs = {
+        "sched-fluxion-resource": {
+            "match-policy": "low",
+            "prune-filters": "rack:bb",
+            "traverser": "flexible",
+            "match-format": "rv1",
+        }
+    }
+    assert parse(ours) == parse(theirs)
+    assert parse(ours).prune_filters.endswith(",rack:bb")
+    assert not parse(ours).usual
+    both = {**ours, "sched-fluxion-resource": {"match-policy": "high", "load-file": "a"}}
+    assert parse(both)[0] == "low"
+    assert parse(both).file == "a"
+    assert parse({}).usual
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"sched": {"match-policy": "best"}}, "sched.match-policy: "),
+        ({"sched": {"match-policy": 3}}, "sched.match-policy: found 3, allowed: a string"),
+        ({"sched": {"prune-filters": "core"}}, "sched.prune-filters: "),
+        ({"sched": {"traverser": "x"}}, "sched.traverser: found 'x', allowed: simple, flexible"),
+        ({"resource": {"graph": 1}}, "resource.graph: found 1, allowed: a string"),
+        (
+            {"resource": {"graph-format": "jgf"}},
+            "resource.graph-format: found 'jgf', allowed: noth",
+        ),
+        (
+            {"resource": {"graph": "a", "graph-format": "x"}},
+            "resource.graph-format: found 'x', allowed: grug, jgf",
+        ),
+        (
+            {"sched-fluxion-resource": {"load-file": "a", "load-format": "x"}},
+            "sched-fluxion-resource.load-format: found 'x'",
+        ),
+        ({"sched-fluxion-resource": {"x": 1}}, "sched-fluxion-resource.x: found an unknown key"),
+        ({"sched-fluxion-resource": 1}, "sched-fluxion-resource: found 1, allowed: a table"),
+    ],
+)
+def test_settings_that_make_no_sense(config: dict[str, Any], text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(config)
+    assert str(caught.value).startswith(text)
+
+
 def test_slots_of_parts() -> None:
     taken = [(0, 0b1111, 0), (1, 0b11, 0), (2, 0b1, 0)]
 
@@ -454,6 +570,7 @@ def test_slots_of_parts() -> None:
     assert slots(1, 0, 0, 0, 5) == [4, 1, 0]
     assert slots(1, 0, 0, 2, 6) == [2, 2, 2]
     assert slots(1, 0, 3, 0, 1) == [1, 0, 0]
+    assert slots(1, 0, 1, 0, 0) == [1, 1, 1]
     assert slots(2, 0, 0, 0, 0) == [2, 1, 1]
     assert slots(0, 0, 0, 0, 9) == [3, 3, 3]
 

@@ -38,9 +38,10 @@ ROOMS: dict[str, set[str]] = {
 """Each room with those it builds on; it may use what they build on as well."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    "formats": {"mnemonicode"},
+    "formats": {"mnemonicode", "yaml"},
     "message": {"msgpack"},
     "overlay": {"msgpack"},
+    "resource": {"numpy"},
     "sched": {"numpy", "numba"},
     "job": {"numpy"},
     "instance": {"mpi4py", "tomli"},
@@ -59,6 +60,9 @@ EXCEPTIONS: dict[str, set[str]] = {
     # "flux-mpi start" is a command like the others, and the door to the instance.
     "cli/main.py": {"instance"},
     "cli/start.py": {"instance"},
+    # "flux-mpi resource-query" is no client: it matches by itself, without an instance.
+    "cli/rq_session.py": {"resource", "sched"},
+    "cli/rq_graph.py": {"resource"},
 }
 """Single files that may import more, and why."""
 

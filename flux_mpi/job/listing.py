@@ -161,6 +161,7 @@ class Listing:
         self._query = query
         self._left = query.max_entries or -1
         self._record = record_maker(manager, query.attrs)
+        self._queues = manager.queue.names_of(query.queue)
         self.unknown: list[int] = []
         """Ids asked for that are no jobs."""
         if query.ids is not None:
@@ -229,7 +230,7 @@ class Listing:
         query = self._query
         if query.userid is not None and jobs.userid != query.userid:
             return False
-        if query.queue is not None and jobs.jobspec.queue != query.queue:
+        if self._queues is not None and jobs.jobspec.queue not in self._queues:
             return False
         code = jobs.state[k] & 127
         if query.ids is None and not code & query.states:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace
 
 from flux_mpi.job.arrays import DETACHED, JobArray
 from flux_mpi.job.eventlogs import priority_of
@@ -62,10 +62,9 @@ class Queue:
         The queue must not change meanwhile.
         """
         for priority in sorted(self._levels, reverse=True):
-            level = list(self._levels[priority])
+            level = list(self._levels[priority])  # a heap as it is
             cursors: dict[int, int] = {}
             alone = -1
-            heapify(level)
             while level:
                 first, sequence, k, jobs = level[0]
                 if k != WHOLE:

@@ -219,6 +219,11 @@ def _scheduling(
     if others is not None:
         per_queue = () if strict else tuple(f"{key}-per-queue" for key in _SCHEDULING)
         _check(table, where, (*_SCHEDULING, *others, *per_queue))
+    else:
+        # Other keys are the scheduler's; but what looks like one of these is a slip.
+        known = (*_SCHEDULING, *(f"{key}-per-queue" for key in _SCHEDULING))
+        ours = {key: None for key in table if str(key).startswith(("queue-", "policy-"))}
+        _check(ours, where, known)
     found = base
     if "queue-policy" in table:
         found = replace(found, policy=_policy_class(table["queue-policy"], f"{where}.queue-policy"))

@@ -125,6 +125,13 @@ class Queues:
             why = lane.disable_reason or "no reason"
             raise ServiceError(errno.EINVAL, f"job submission{to} is disabled: {why}")
 
+    def names_of(self, name: str | None) -> set[str] | None:
+        """The queues whose jobs stand in that one's line: itself, and virtual ones; None: any."""
+        if name is None:
+            return None
+        lane = self.lanes.get(name)
+        return {name, *(other.name for other in lane.virtual)} if lane else {name}
+
     def select(self, name: str | None, everyone: bool = True) -> list[Lane]:
         """The queues a request is about: the named one, or all. Raises ServiceError EINVAL."""
         if name:

@@ -19,6 +19,7 @@ from flux_mpi.resource.graph import (
 from flux_mpi.sched.scalars import (
     KIND_ALLOCATE,
     KIND_LOOK,
+    KIND_PROBE,
     KIND_SATISFY,
     S_AT,
     S_BELOW,
@@ -35,20 +36,19 @@ from flux_mpi.sched.scalars import (
     S_TYPES,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import P_BELOW, P_WHOLE, drop_points, ease, hold, level
-from flux_mpi.sched.traversal import (
+from flux_mpi.sched.selection import select, select_best
+from flux_mpi.sched.takewalk import (
     O_ANY_BELOW,
     O_BELOW,
     O_DEPTH,
+    O_EDGE,
     O_INDEX,
-    O_IS_EDGE,
     O_NEEDS,
     O_TAKEN,
     O_WHOLE,
-    select,
-    select_best,
     walk,
 )
+from flux_mpi.sched.timeline import P_BELOW, P_WHOLE, drop_points, ease, hold, level
 
 Words = Any
 
@@ -81,8 +81,6 @@ def book(
     carriers = 0
     for i in range(n_rows - 1, -1, -1):
         base = i * width
-        if rows[base + O_IS_EDGE] != 0:
-            continue
         depth = rows[base + O_DEPTH]
         if depth <= cover:
             cover = 0
@@ -113,8 +111,6 @@ def carriers_of(s: Words, rows: Words, n_rows: int) -> int:
     carriers = 0
     for i in range(n_rows - 1, -1, -1):
         base = i * width
-        if rows[base + O_IS_EDGE] != 0:
-            continue
         depth = rows[base + O_DEPTH]
         if depth <= cover:
             cover = 0
@@ -143,8 +139,6 @@ def release(
     carriers = 0
     for i in range(n_rows - 1, -1, -1):
         base = i * width
-        if rows[base + O_IS_EDGE] != 0:
-            continue
         depth = rows[base + O_DEPTH]
         if depth <= cover:
             cover = 0
@@ -190,9 +184,9 @@ def reweigh(
     width = O_BELOW + s[S_BELOW]
     for i in range(n_rows):
         base = i * width
-        if rows[base + O_IS_EDGE] == 0:
+        edge = rows[base + O_EDGE]
+        if edge < 0:
             continue
-        edge = rows[base + O_INDEX]
         target = e[edge * E_WIDTH]
         vt = target * V_WIDTH
         column = last[v[vt + V_TYPE]]
@@ -208,7 +202,7 @@ def reweigh(
             if up < 0:
                 break
             above = sources[up]
-        if left == 0 and total == 0 and rows[base - width + O_ANY_BELOW] == 0:
+        if left == 0 and total == 0 and rows[base + O_ANY_BELOW] == 0:
             continue
         ew[edge * EW_WIDTH + EW_WEIGHT] = left
         vs = sources[edge] * V_WIDTH
@@ -360,7 +354,7 @@ def request(
             n_starts,
         )
     kind = s[S_KIND]
-    if status != 0 or kind == KIND_SATISFY:
+    if status != 0 or kind in (KIND_SATISFY, KIND_PROBE):
         return status
     if walk(v, e, ew, out, x, xw, s, w, rows, root, s[S_NEEDS], s[S_EXCLUSIVE]) < 0:
         return FULL_ROWS

@@ -15,7 +15,19 @@ from collections.abc import Callable
 from typing import Any
 
 from flux_mpi.resource import graph
-from flux_mpi.sched import booking, introsort, scalars, timeline, traversal
+from flux_mpi.sched import (
+    arena,
+    booking,
+    introsort,
+    pruning,
+    requestrows,
+    scalars,
+    search,
+    selection,
+    slots,
+    takewalk,
+    timeline,
+)
 
 SMALL = 4_000
 """Graphs of up to so many vertices are searched quickly enough for good."""
@@ -38,7 +50,18 @@ Kernels = dict[str, Callable[..., Any]]
 KERNELS = ("request", "bounds", "walk", "carriers_of", "book", "release", "reweigh", "first_time")
 """What the matcher calls; all else is called by these."""
 
-_MODULES = (timeline, introsort, traversal, booking)
+_MODULES = (
+    timeline,
+    introsort,
+    requestrows,
+    arena,
+    pruning,
+    slots,
+    search,
+    selection,
+    takewalk,
+    booking,
+)
 
 _NARROW = frozenset(("v", "e", "out", "by_weight", "sources"))
 _WIDE = frozenset(
@@ -95,7 +118,10 @@ def _compile() -> Kernels:
                         for a in function.__code__.co_varnames[: function.__code__.co_argcount]
                     )
                 )
-                scope[name] = made[name] = njit(signature, cache=True)(twin)
+                try:
+                    scope[name] = made[name] = njit(signature, cache=True)(twin)
+                except RuntimeError:  # there is no place for a cache that we may write to
+                    scope[name] = made[name] = njit(signature)(twin)
     return {name: made[name] for name in KERNELS}
 
 
@@ -205,8 +231,8 @@ def _is_cached() -> bool:
     """Whether Numba has probably compiled the kernels before."""
     from pathlib import Path
 
-    source = Path(traversal.__file__)
-    indices = source.parent.glob("__pycache__/traversal.search-*.nbi")
+    source = Path(search.__file__)
+    indices = source.parent.glob("__pycache__/search.search-*.nbi")
     since = source.stat().st_mtime
     return any(index.stat().st_mtime >= since for index in indices)
 

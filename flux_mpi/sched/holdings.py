@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flux_mpi.resource.owngraph import NONE, OwnGraph
 from flux_mpi.sched.placement import Part
-from flux_mpi.sched.traversal import O_INDEX, O_NEEDS, O_TAKEN, O_WHOLE
+from flux_mpi.sched.takewalk import O_INDEX, O_NEEDS, O_TAKEN, O_WHOLE
 
 if TYPE_CHECKING:
-    from flux_mpi.sched.matcher import Booking
+    from flux_mpi.sched.bookings import Booking
 
 REMEMBERED = 4096
 """Vertices of which it is kept what is below."""

@@ -25,25 +25,39 @@ def exchange(w: Words, i: int, j: int) -> None:
     w[j + 1] = row
 
 
-def sift(w: Words, base: int, root: int, n: int) -> None:
-    """Restore the heap of ``n`` pairs at ``base`` below ``root``."""
-    while 2 * root + 1 < n:
-        child = 2 * root + 1
-        if child + 1 < n and w[base + 2 * child] < w[base + 2 * child + 2]:
-            child += 1
-        if w[base + 2 * root] >= w[base + 2 * child]:
-            return
-        exchange(w, base + 2 * root, base + 2 * child)
-        root = child
+def sift(w: Words, base: int, root: int, n: int, key: int, row: int) -> None:
+    """Put a pair into the heap of ``n`` pairs at ``base`` in place of the one at ``root``.
+
+    The gap sinks to the bottom first and the pair rises from there: which of equal pairs end where
+    depends on that.
+    """
+    gap = root
+    while 2 * gap + 1 < n:
+        child = 2 * gap + 2
+        if child == n or w[base + 2 * child] < w[base + 2 * child - 2]:
+            child -= 1
+        w[base + 2 * gap] = w[base + 2 * child]
+        w[base + 2 * gap + 1] = w[base + 2 * child + 1]
+        gap = child
+    while gap > root and w[base + 2 * ((gap - 1) // 2)] < key:
+        parent = (gap - 1) // 2
+        w[base + 2 * gap] = w[base + 2 * parent]
+        w[base + 2 * gap + 1] = w[base + 2 * parent + 1]
+        gap = parent
+    w[base + 2 * gap] = key
+    w[base + 2 * gap + 1] = row
 
 
 def heapsort(w: Words, base: int, n: int) -> None:
     """What the recursion falls back on when its partitions stay lopsided."""
     for root in range(n // 2 - 1, -1, -1):
-        sift(w, base, root, n)
+        sift(w, base, root, n, w[base + 2 * root], w[base + 2 * root + 1])
     for last in range(n - 1, 0, -1):
-        exchange(w, base, base + 2 * last)
-        sift(w, base, 0, last)
+        key = w[base + 2 * last]
+        row = w[base + 2 * last + 1]
+        w[base + 2 * last] = w[base]
+        w[base + 2 * last + 1] = w[base + 1]
+        sift(w, base, 0, last, key, row)
 
 
 def insert(w: Words, base: int, at: int, guarded: int) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from flux_mpi.resource.graph import E_EXCLUSIVE, E_MARK, E_WIDTH, EW_NEEDS, EW_WIDTH, ResourceGraph
 from flux_mpi.resource.readers import Allocation
-from flux_mpi.sched.traversal import (
+from flux_mpi.sched.takewalk import (
     O_ABOVE,
     O_ANY_BELOW,
     O_BELOW,
     O_DEPTH,
+    O_EDGE,
     O_EXCLUSIVE,
     O_INDEX,
-    O_IS_EDGE,
     O_NEEDS,
     O_TAKEN,
     O_WHOLE,
@@ -48,7 +48,7 @@ def without(
 
     ``columns``: type number to the column that counts it. What nothing is left below goes too.
     """
-    kept = {row[O_INDEX]: row for row in rows if not row[O_IS_EDGE] and row[O_INDEX] not in gone}
+    kept = {row[O_INDEX]: row for row in rows if row[O_INDEX] not in gone}
     broken = {
         above for vertex in gone if graph.alive(vertex) for above in up(graph, subsystem, vertex)
     }
@@ -65,14 +65,13 @@ def without(
                 counts[column] += graph.sizes[vertex]
     left: list[Row] = []
     for row in rows:
-        vertex = graph.target(row[O_INDEX]) if row[O_IS_EDGE] else row[O_INDEX]
+        vertex = row[O_INDEX]
         if vertex in gone or vertex not in below:
             continue
-        if not row[O_IS_EDGE]:
-            counts = below[vertex]
-            row = [*row[:O_BELOW], *counts]
-            row[O_ANY_BELOW] = int(any(counts))
-            row[O_WHOLE] &= int(vertex not in broken)
+        counts = below[vertex]
+        row = [*row[:O_BELOW], *counts]
+        row[O_ANY_BELOW] = int(any(counts))
+        row[O_WHOLE] &= int(vertex not in broken)
         left.append(row)
     return left
 
@@ -94,6 +93,7 @@ def rows_for(
         row = rows.get(vertex)
         if row is None:
             row = rows[vertex] = [0] * (O_BELOW + n_below)
+            row[O_EDGE] = -1
             row[O_INDEX] = vertex
             row[O_NEEDS] = graph.sizes[vertex]
             row[O_DEPTH] = depth
@@ -117,7 +117,7 @@ def rows_for(
 def uncover(rows: array[int], width: int, vertices: set[int]) -> None:
     """These vertices are no longer taken with everything below them."""
     for base in range(0, len(rows), width):
-        if not rows[base + O_IS_EDGE] and rows[base + O_INDEX] in vertices:
+        if rows[base + O_INDEX] in vertices:
             rows[base + O_WHOLE] = 0
 
 
@@ -126,7 +126,7 @@ def expanded(
 ) -> list[Row]:
     """The rows of a booking with those for what is below vertices that are taken whole.
 
-    ``totals``: the units of each counted type below a vertex. Vertices only, no edges.
+    ``totals``: the units of each counted type below a vertex.
     """
     found: list[Row] = []
     for row in rows:
@@ -191,8 +191,6 @@ def take(rows: list[Row], allocation: Allocation, n_below: int) -> list[Row]:
     """Let rows take what the file says of their vertices; vertices that none reached get one."""
     taken = {vertex: needs for vertex, needs, exclusive in allocation.vertices if exclusive}
     for row in rows:
-        if row[O_IS_EDGE]:
-            continue
         row[O_WHOLE] = 0
         needs = taken.pop(row[O_INDEX], None)
         row[O_TAKEN] = int(needs is not None)

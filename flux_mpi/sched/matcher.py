@@ -7,9 +7,9 @@ The operations and their outcomes are those of Fluxion's traverser.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from flux_mpi.formats import constraint as rfc31
 from flux_mpi.formats.request import MatchJobspec
@@ -23,9 +23,11 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
-from flux_mpi.resource.writers.base import EXCLUSIVE, EXCLUSIVE_PARENT, WholeWriter
-from flux_mpi.sched import living, policies
+from flux_mpi.resource.writers.base import WholeWriter
+from flux_mpi.sched import emission, living, policies
+from flux_mpi.sched.arena import A_WIDTH
 from flux_mpi.sched.booking import FULL_POINTS, FULL_ROWS
+from flux_mpi.sched.bookings import Booking, Growth, MatchError, Outcome
 from flux_mpi.sched.filters import Filters
 from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.reach import Reach, link_rows, rows_of, set_column
@@ -33,6 +35,7 @@ from flux_mpi.sched.requests import Compiler, Table, variants
 from flux_mpi.sched.scalars import (
     KIND_ALLOCATE,
     KIND_LOOK,
+    KIND_PROBE,
     KIND_RESERVE,
     KIND_SATISFY,
     LABELS,
@@ -65,31 +68,22 @@ from flux_mpi.sched.scalars import (
     S_SLOT_ORDER,
     S_SLOT_TYPE,
     S_TICK,
+    S_TREE,
     S_TYPES,
     S_VERTEX_ORDER,
     X_LABEL,
     X_SCORE,
     X_TOTAL,
 )
-from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_NEXT, P_TIME, P_UNITS, P_WHOLE, level, peak
-from flux_mpi.sched.traversal import (
-    A_WIDTH,
-    D_WIDTH,
-    FULL,
-    IMPOSSIBLE,
-    O_ABOVE,
+from flux_mpi.sched.search import D_WIDTH, FULL, IMPOSSIBLE, UNFIT
+from flux_mpi.sched.takewalk import (
     O_ANY_BELOW,
     O_BELOW,
-    O_DEPTH,
-    O_EXCLUSIVE,
-    O_FIRST,
     O_INDEX,
-    O_IS_EDGE,
-    O_NEEDS,
     O_TAKEN,
     O_WHOLE,
-    UNFIT,
 )
+from flux_mpi.sched.timeline import FOREVER, P_BELOW, P_NEXT, P_TIME, P_UNITS, P_WHOLE, level, peak
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,60 +118,6 @@ A_V, A_E, A_OUT, A_X, A_P, A_S, A_KEPT = 0, 1, 3, 7, 8, 9, 13
 
 FAR = FOREVER >> 1
 """When nothing that is known now is left, so that only what exists decides."""
-
-
-class MatchError(ValueError):
-    """An operation that cannot be done: the text says on what and why."""
-
-
-class Outcome(NamedTuple):
-    """How a match ended: ``matched`` (from ``at`` on), ``busy`` (not now), ``unsatisfiable``
-    (never) or ``invalid`` (see ``message``)."""
-
-    status: str
-    at: int = 0
-    message: str = ""
-
-
-class Booking:
-    """What a job holds from ``start`` to ``end``: rows of `traversal.walk`, those of vertices that
-    are not below one that is taken whole."""
-
-    __slots__ = ("rows", "n_rows", "start", "end", "allocated")
-
-    def __init__(
-        self, rows: array[int], n_rows: int, start: int, end: int, allocated: bool
-    ) -> None:
-        self.rows = rows
-        self.n_rows = n_rows
-        self.start = start
-        self.end = end
-        self.allocated = allocated
-
-
-class Growth:
-    """What Fluxion remembers of the root's timeline from before the graph grew or shrank.
-
-    It keeps points ordered by what is left of the root's first counted type, and does not order
-    them anew when totals change: until a later job spans it, a point from before does not count as
-    a start for requests that were too large for it then.
-    """
-
-    def __init__(self) -> None:
-        self._left: dict[int, int] = {}
-
-    def changed(self, left: dict[int, int]) -> None:
-        """Totals change now; ``left``: by point in time, what is left before that."""
-        self._left = {**left, **self._left}
-
-    def spanned(self, start: int, end: int) -> None:
-        """A span was put in or taken out."""
-        for time in [time for time in self._left if start <= time < end]:
-            del self._left[time]
-
-    def hides(self, time: int, need: int) -> bool:
-        """Whether a point is passed over for a request that needs so much."""
-        return self._left.get(time, need) < need
 
 
 class Matcher:
@@ -279,7 +219,7 @@ class Matcher:
     def _widen(self, booking: Booking) -> None:
         """Let a booking's rows have room for types that are counted since it was made."""
         width = len(booking.rows) // max(1, booking.n_rows)
-        if width != self._row_width:
+        if booking.n_rows and width != self._row_width:
             rows = living.split(booking.rows, booking.n_rows, width)
             booking.rows = living.join(living.widened(rows, self._row_width))
 
@@ -299,6 +239,7 @@ class Matcher:
         s[S_VERTEX_ORDER] = self.policy.vertex_order
         s[S_GRAPH_ORDER] = self.policy.graph_order
         s[S_SLOT_ORDER] = self.policy.slot_order
+        s[S_TREE] = int(self._reach.is_tree)
         s[S_FLEXIBLE] = int(self.flexible)
         s[S_SLOT_TYPE] = graph.types.number("slot")
         s[S_N_TYPES] = n_types
@@ -405,6 +346,13 @@ class Matcher:
         self._tables[id(job)] = (job, tables, whole)
         return tables, whole
 
+    def prepare(self, job: MatchJobspec) -> None:
+        """Translate a request before it is matched, such as while it waits in a queue.
+
+        Raises ValueError for what a flexible request may not have.
+        """
+        self._compile(job)
+
     def _eligible(self, constraint: Any) -> array[int]:
         """0 for each vertex that an RFC 31 constraint excludes; empty when there is none."""
         if not constraint:
@@ -418,7 +366,7 @@ class Matcher:
         if found is None:
             found = array("q", [1]) * graph.n_vertices
             for type in ("node", "storage_node"):
-                for vertex in graph.of_type(type):
+                for vertex in self._reach.of_type(type):
                     found[vertex] = rfc31.evaluate(
                         constraint,
                         properties=graph.properties.get(vertex, {}),
@@ -597,8 +545,10 @@ class Matcher:
         lacking = self._too_few_nodes(op, whole, ok, now, duration)
         if lacking:
             return Outcome(lacking, now)
+        if now >= self.expiration:
+            return Outcome("busy", now)
         at = now
-        status, table = self._select(tables, ok, kind, at, at + duration)
+        status, table = self._select(tables, ok, kind, *self._span(at, duration))
         if status != 0 and op in ("allocate_orelse_reserve", "without_allocating_future"):
             if not looking:
                 kind = KIND_RESERVE
@@ -609,7 +559,9 @@ class Matcher:
                     break
                 if self._growth and self._growth.hides(at, needs[self._first_column()]):
                     continue
-                status, table = self._select(tables, ok, kind, at, at + duration)
+                if at >= self.expiration:
+                    kind = KIND_PROBE  # it would start too late: that is all there is to know
+                status, table = self._select(tables, ok, kind, *self._span(at, duration))
             if status == 0 and at >= self.expiration:
                 return Outcome("busy" if at == self.expiration else "invalid", now)
         if status != 0:
@@ -617,14 +569,17 @@ class Matcher:
                 return Outcome("busy", now)
             status, _ = self._select(tables, ok, KIND_SATISFY, FAR, FAR + duration)
             return Outcome("busy" if status == 0 else "unsatisfiable", now)
-        end = min(at + duration, self.expiration)
+        at, end = self._span(at, duration)
         n_rows = self._s[S_ROWS]
         if not looking:
             self._note(job_id, self._s[S_CARRIERS], at, end, kind == KIND_ALLOCATE)
         if writer is not None:
-            rows = self._rows[: n_rows * self._row_width]
-            self._emit(writer, rows, n_rows, table.labels, at, end, job.queue)
+            self._emit(writer, n_rows, table.labels, at, end, job.queue)
         return Outcome("matched", at)
+
+    def _span(self, at: int, duration: int) -> tuple[int, int]:
+        """When what starts at ``at`` starts and ends: with the graph at last."""
+        return at, at + duration if at >= self.expiration else min(at + duration, self.expiration)
 
     def _first_time(self, needs: array[int], after: int, duration: int) -> int:
         arrays = self._arrays()
@@ -745,72 +700,34 @@ class Matcher:
     def _emit(
         self,
         writer: Writer,
-        rows: array[int],
         n_rows: int,
         labels: list[str],
         start: int,
         end: int,
         queue: str,
     ) -> None:
+        """Tell a writer what the first rows say."""
         width = self._row_width
+        rows = self._rows[: n_rows * width]
         if len(labels) > 1:
-            self._emit_each(writer, rows, labels)
+            emission.labelled(writer, rows, width, self._label_of(labels))
         elif isinstance(writer, WholeWriter):
-            self._emit_wholes(writer, rows, n_rows)
+            emission.wholes(writer, rows, width)
         else:
-            indices = rows[O_INDEX::width]
-            edges = rows[O_IS_EDGE::width]
-            writer.replay(
-                [~i if edge else i for i, edge in zip(indices, edges)],
-                rows[O_DEPTH::width].tolist(),
-                rows[O_NEEDS::width].tolist(),
-                [
-                    EXCLUSIVE * exclusive + EXCLUSIVE_PARENT * above
-                    for exclusive, above in zip(rows[O_EXCLUSIVE::width], rows[O_ABOVE::width])
-                ],
-            )
+            emission.replay(writer, rows, width)
         if n_rows:
             writer.times(start, end)
             if queue:
                 writer.attribute("queue", queue)
 
-    def _emit_each(self, writer: Writer, rows: array[int], labels: list[str]) -> None:
-        width = self._row_width
+    def _label_of(self, labels: list[str]) -> Callable[[int], str]:
         x, xw, tick = self._x, self._xw, self._s[S_TICK]
-        for base in range(0, len(rows), width):
-            index, depth = rows[base + O_INDEX], rows[base + O_DEPTH]
-            above = rows[base + O_ABOVE] != 0
-            if rows[base + O_IS_EDGE]:
-                writer.edge(depth, index, above)
-                continue
-            label = x[index * xw + X_LABEL]
-            told = {"label": labels[label % LABELS]} if label // LABELS == tick else None
-            taken = rows[base + O_EXCLUSIVE] != 0
-            writer.vertex(depth, index, rows[base + O_NEEDS], taken, above, labels=told)
 
-    def _emit_wholes(self, writer: WholeWriter, rows: array[int], n_rows: int) -> None:
-        """Name vertices that are taken with all below them, and not each part of them."""
-        width = self._row_width
-        told: list[tuple[int, array[int] | None]] = []
-        i = n_rows - 1
-        while i >= 0:
-            base = i * width
-            if not rows[base + O_IS_EDGE]:
-                vertex = rows[base + O_INDEX]
-                if rows[base + O_WHOLE] and writer.gathers(vertex):
-                    first = rows[base + O_FIRST]
-                    # Below it each vertex row is followed by one for the edge to it.
-                    parts = rows[first * width + O_INDEX : base : 2 * width]
-                    told.append((vertex, parts))
-                    i = first
-                else:
-                    told.append((vertex, None))
-            i -= 1
-        for vertex, below in reversed(told):
-            if below is None:
-                writer.take(vertex)
-            else:
-                writer.whole(vertex, below)
+        def label_of(vertex: int) -> str:
+            label = x[vertex * xw + X_LABEL]
+            return labels[label % LABELS] if label // LABELS == tick else ""
+
+        return label_of
 
     def cancel(self, job_id: int) -> None:
         """Give back all that a job has. Raises KeyError: no such job."""
@@ -834,11 +751,15 @@ class Matcher:
         self._begin()
         tables, whole = self._compile(job)
         duration = ceil(job.duration)
+        if self.policy.volatile:
+            self._fill_scores()
         self._s[S_NOW] = now
-        self._take_whole(self.policy.whole_types | whole.whole_types)
         ok = self._eligible(job.constraint)
-        status, _ = self._select(tables, ok, KIND_RESERVE, start, start + duration)
-        self._take_whole(self.policy.whole_types)
+        self._take_whole(self.policy.whole_types | whole.whole_types)
+        try:
+            status, _ = self._select(tables, ok, KIND_RESERVE, start, start + duration)
+        finally:
+            self._take_whole(self.policy.whole_types)
         if status != 0:
             return False
         self._note(job_id, self._s[S_CARRIERS], start, start + duration, False)
@@ -907,7 +828,7 @@ class Matcher:
         self._book(job_id, living.join(rows), len(rows), at, end, not reserve)
         self._reweigh(n_rows, at)
         if writer is not None and n_rows:
-            self._emit(writer, emitted, n_rows, [""], at, end, "")
+            self._emit(writer, n_rows, [""], at, end, "")
         return Outcome("matched", at)
 
     def partial_cancel(self, job_id: int, text: str, format: str) -> bool:

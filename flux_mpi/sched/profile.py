@@ -5,7 +5,8 @@ free, as a step function, and a reservation only lowers the count in its window.
 is settled when it starts; as the count never falls below zero, there will be enough. A node shared
 by jobs that leave part of it free is a *bin* for as long as any of them is there: one node less
 in its pool, with its own step function of what is in use. So the cost of a plan grows with the
-steps it crosses, not with the nodes it takes.
+steps it crosses, not with the nodes it takes. A node whose cores are all in use counts as taken
+whole, though GPUs may be left: a request without cores may then start later than it could.
 
 Pure: nothing here reads a clock or knows the scheduler's bitmaps.
 """
@@ -13,7 +14,8 @@ Pure: nothing here reads a clock or knows the scheduler's bitmaps.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
@@ -87,12 +89,13 @@ class Bin:
 
 
 class PoolTake(NamedTuple):
-    """So many whole nodes of a class in a window."""
+    """So many nodes of a class in a window; ``cores`` of them, none if they become bins."""
 
     kind: int
     begin: float
     end: float
     nodes: int
+    cores: int = 0
 
 
 class BinTake(NamedTuple):
@@ -157,6 +160,7 @@ class Profile:
         self.pools = [
             Steps(now, count, sorted(later.items())) for count, later in zip(free, returns)
         ]
+        self._totals: list[Steps] | None = None
 
     # -- what a node can hold -------------------------------------------------------------------
 
@@ -194,26 +198,22 @@ class Profile:
         left = need.nodes or need.slots
         holding = [(kind, *self.capacity(need, kind)) for kind in need.classes]
         parts = {kind for kind, many, whole in holding if many and not whole}
-        rooms: list[tuple[Bin, int]] = []
-        bound = 0
-        if parts:
-            for shared in self.bins:
-                if shared.kind in parts and shared.begin < end and begin < shared.end:
-                    room = self.room(need, shared, begin, end)
-                    if room:
-                        rooms.append((shared, room))
-                        bound += room
-        if bound < left:
-            for kind, many, _ in holding:
-                if many:
-                    bound += many * max(0, self.pools[kind].minimum(begin, end))
-                    if bound >= left:
-                        break
-            else:
+        rooms = self._rooms(need, parts, begin, end)
+        # Look first, as far as needed: what does not suffice need not be taken and given back.
+        found: list[tuple[Bin, int]] = []
+        bound = sum(
+            many * max(0, self.pools[kind].minimum(begin, end)) for kind, many, _ in holding if many
+        )
+        while bound < left:
+            more = next(rooms, None)
+            if more is None:
                 return None
+            found.append(more)
+            bound += more[1]
         takes: list[Take] = []
         fresh = 0
-        for shared, room in rooms:
+        # Nodes that are shared anyway come first.
+        for shared, room in chain(found, rooms):
             stretched = self._stretch(shared, begin, end)
             if stretched is None:
                 continue
@@ -230,7 +230,8 @@ class Profile:
             count = min(self.pools[kind].minimum(begin, end), -(-left // many))
             if count <= 0:
                 continue
-            self._take_pool(PoolTake(kind, begin, end, count), takes)
+            cores = count * self.sizes[kind][0] if whole else 0
+            self._take_pool(PoolTake(kind, begin, end, count, cores), takes)
             if whole:
                 left -= count
             else:
@@ -246,8 +247,25 @@ class Profile:
         self._undo(takes, fresh)
         return None
 
+    def _rooms(
+        self, need: Need, kinds: set[int], begin: float, end: float
+    ) -> Iterator[tuple[Bin, int]]:
+        """The shared nodes with room in the window, and how much."""
+        if not kinds:
+            return
+        for shared in self.bins:
+            if shared.begin < end and begin < shared.end and shared.kind in kinds:
+                room = self.room(need, shared, begin, end)
+                if room:
+                    yield shared, room
+
+    def _count(self, kind: int, begin: float, end: float, cores: int) -> None:
+        if self._totals is not None:
+            self._totals[kind].add(begin, end, cores)  # even 0: GPUs may be what changes then
+
     def _take_pool(self, take: PoolTake, takes: list[Take]) -> None:
         self.pools[take.kind].add(take.begin, take.end, -take.nodes)
+        self._count(take.kind, take.begin, take.end, -take.cores)
         takes.append(take)
 
     def _stretch(self, shared: Bin, begin: float, end: float) -> list[PoolTake] | None:
@@ -269,13 +287,16 @@ class Profile:
         cores, gpus = need.cores * times, need.gpus * times
         takes.append(BinTake(shared, begin, end, cores, gpus, (shared.begin, shared.end)))
         shared.add(begin, end, cores, gpus)
+        self._count(shared.kind, begin, end, -cores)
 
     def _undo(self, takes: list[Take], fresh: int) -> None:
         """Give back what was taken last, with the ``fresh`` bins made for it."""
         for take in reversed(takes):
             if isinstance(take, PoolTake):
                 self.pools[take.kind].add(take.begin, take.end, take.nodes)
+                self._count(take.kind, take.begin, take.end, take.cores)
             else:
+                self._count(take.bin.kind, take.begin, take.end, take.cores)
                 take.bin.add(take.begin, take.end, -take.cores, -take.gpus)
                 take.bin.begin, take.bin.end = take.before
         if fresh:
@@ -283,6 +304,7 @@ class Profile:
 
     def run(self, kind: int, node: int, begin: float, end: float, cores: int, gpus: int) -> None:
         """Something now runs on a node until ``end``; it was admitted."""
+        self._count(kind, begin, end, -cores)
         shared = self.bin_of.get(node)
         size = self.sizes[kind]
         if shared is None:
@@ -301,6 +323,10 @@ class Profile:
     def admit(self, need: Need, begin: float, end: float) -> Admission | None:
         """Where something may start now and run until ``end`` without touching what is taken;
         None: nowhere near enough room."""
+        if self._totals is not None and not need.exclusive:
+            free = sum(max(0, self._totals[kind].minimum(begin, end)) for kind in need.classes)
+            if free < need.cores * need.slots * max(1, need.nodes):
+                return None  # which most of the time spares a look at every shared node
         spare: dict[int, int] = {}
         bins: list[tuple[Bin, int, int]] = []
         barred: list[Bin] = []
@@ -359,37 +385,66 @@ class Profile:
         if not useful:
             return None
         if all(self.capacity(need, kind)[1] for kind in useful):
-            begin = self._whole(need.nodes or need.slots, useful, after, duration)
-            if begin is None:
+            pools = [self.pools[kind] for kind in useful]
+            when = _together(pools, need.nodes or need.slots, after, duration)
+            if when is None:
                 return None
-            takes = self.take(need, begin, begin + duration)
+            takes = self.take(need, when, when + duration)
             assert takes is not None
-            return begin, takes
-        times = {after}
-        for kind in useful:
-            times.update(self.pools[kind].times_after(after))
-        for shared in self.bins:
-            if shared.kind in useful:
-                times.update(time for time in shared.times if time > after)
-        for begin in sorted(times):
+            return when, takes
+        # Every change that can help changes how many cores are free, if cores are asked for.
+        cores = need.cores * need.slots * max(1, need.nodes)
+        totals = self._total_cores()
+        begin: float | None = after
+        while begin is not None and begin < inf:
+            if cores:
+                begin = _together([totals[kind] for kind in useful], cores, begin, duration)
+                if begin is None:
+                    return None
             takes = self.take(need, begin, begin + duration)
             if takes is not None:
                 return begin, takes
+            later = [totals[kind].next_after(begin) for kind in useful]
+            if not cores:
+                later += [pool.next_after(begin) for pool in self.pools]
+                later += [time for shared in self.bins for time in shared.times if time > begin]
+            begin = min(later)
         return None
 
-    def _whole(
-        self, count: int, kinds: Sequence[int], after: float, duration: float
-    ) -> float | None:
-        """When so many whole nodes of these classes are free for the duration."""
-        pools = [self.pools[kind] for kind in kinds]
-        if len(pools) == 1:
-            return pools[0].first(count, after, duration)
-        begin = after
-        while begin < inf:
-            if sum(max(0, pool.minimum(begin, begin + duration)) for pool in pools) >= count:
-                return begin
-            begin = min(pool.next_after(begin) for pool in pools)
-        return None
+    def _total_cores(self) -> list[Steps]:
+        """How many cores are free in each class, kept from the first time it is asked for."""
+        if self._totals is None:
+            changes: list[dict[float, int]] = [{} for _ in self.sizes]
+            for (size, _), pool, later in zip(self.sizes, self.pools, changes):
+                before = 0
+                for time, count in pool.items():
+                    later[time] = later.get(time, 0) + (count - before) * size
+                    before = count
+            for shared in self.bins:
+                later, size = changes[shared.kind], self.sizes[shared.kind][0]
+                before = 0
+                for time, used in zip(shared.times, shared.cores):
+                    free = size - used if shared.begin <= time < shared.end else 0
+                    later[time] = later.get(time, 0) + free - before
+                    before = free
+                later[shared.end] = later.get(shared.end, 0) - before
+            self._totals = []
+            for later in changes:
+                now, *others = sorted(later.items())
+                self._totals.append(Steps(now[0], now[1], others))
+        return self._totals
+
+
+def _together(pools: Sequence[Steps], count: int, after: float, duration: float) -> float | None:
+    """When there is so much in all of these together, each at its least in the duration."""
+    if len(pools) == 1:
+        return pools[0].first(count, after, duration)
+    begin = after
+    while begin < inf:
+        if sum(max(0, pool.minimum(begin, begin + duration)) for pool in pools) >= count:
+            return begin
+        begin = min(pool.next_after(begin) for pool in pools)
+    return None
 
 
 def _times(cores: int, gpus: int, each_cores: int, each_gpus: int, most: int) -> int:

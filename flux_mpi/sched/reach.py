@@ -22,9 +22,9 @@ from flux_mpi.resource.graph import (
     V_WIDTH,
     ResourceGraph,
 )
+from flux_mpi.sched.requestrows import R_FROM, R_IS_SLOT, R_TO, R_TYPE
 from flux_mpi.sched.requests import Table
 from flux_mpi.sched.scalars import HIGH_TYPES, X_KINDS, X_SIZE, X_TOTAL
-from flux_mpi.sched.traversal import R_FROM, R_IS_SLOT, R_TO, R_TYPE
 
 MANY = 4096
 """From so many vertices on NumPy is worth loading."""
@@ -95,7 +95,9 @@ class Reach:
         self._graph = graph
         self._root = root
         self._subsystem = subsystem
-        self._large = graph.n_vertices > MANY and self._is_forest()
+        self.is_tree = self._is_forest() if graph.n_vertices > MANY else self._leads_once()
+        """Whether it leads to each vertex by one way only."""
+        self._large = graph.n_vertices > MANY and self.is_tree
         self._vertices = [] if self._large else graph.below(root, subsystem)
 
     def _is_forest(self) -> bool:
@@ -108,6 +110,19 @@ class Reach:
         of_edges = np.frombuffer(graph.e, dtype="i").reshape(-1, E_WIDTH)[edges]
         targets = of_edges[of_edges[:, E_SUBSYSTEM] == number, 0]
         return len(targets) == 0 or int(np.bincount(targets).max()) <= 1
+
+    def _leads_once(self) -> bool:
+        """The same without NumPy."""
+        graph = self._graph
+        number = graph.subsystems.find(self._subsystem)
+        seen = set()
+        for edge in graph.out:
+            if graph.e[edge * E_WIDTH + E_SUBSYSTEM] == number:
+                target = graph.e[edge * E_WIDTH]
+                if target in seen:
+                    return False
+                seen.add(target)
+        return True
 
     def _columns(self) -> Any:
         import numpy as np

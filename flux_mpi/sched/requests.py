@@ -1,4 +1,4 @@
-"""A request graph as rows of integers, for the kernels of `traversal`.
+"""A request graph as rows of integers, for the kernels of `search`.
 
 Row *r* of a table says what one resource of a jobspec asks for; what lies in it (its ``with``) are
 the consecutive rows R_FROM to R_TO. What one unit of it needs of each tracked type below it comes
@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from flux_mpi.formats.request import Request
 from flux_mpi.resource.graph import Names
-from flux_mpi.sched.scalars import LABELS
-from flux_mpi.sched.traversal import (
-    A_WIDTH,
+from flux_mpi.sched.arena import A_WIDTH
+from flux_mpi.sched.requestrows import (
     R_EXCLUSIVE,
     R_FROM,
     R_IS_SLOT,
@@ -36,6 +35,7 @@ from flux_mpi.sched.traversal import (
     X_UNSAID,
     count_for,
 )
+from flux_mpi.sched.scalars import LABELS
 
 MOST = (1 << 32) - 1
 """More units than this there never are."""

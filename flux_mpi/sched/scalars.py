@@ -25,6 +25,7 @@ from __future__ import annotations
     S_BELOW,  # number of tracked types
     S_POINT_WIDTH,  # width of a timeline row
     S_DOMINANT,  # number of the subsystem that is walked down
+    S_TREE,  # 1: that subsystem leads to each vertex by one way only
     S_FLEXIBLE,  # 1: slots beside each other are alternatives
     S_CARRIERS,  # result: vertices that carry what was booked
     S_NEEDS,  # result: units of the root
@@ -35,7 +36,7 @@ from __future__ import annotations
     S_N_TYPES,  # number of types
     S_N_AUX,  # number of auxiliary subsystems; their numbers stand at S_AUX
     S_AUX,
-) = range(29)
+) = range(30)
 MAX_AUX = 6
 S_AUX_ROOT = S_AUX + MAX_AUX  # 1: the first auxiliary subsystem has a root
 S_TYPES = S_AUX_ROOT + 1
@@ -43,7 +44,7 @@ S_TYPES = S_AUX_ROOT + 1
 one when each vertex of it is taken whole; then as many words again: its column among the tracked
 types, or -1."""
 
-KIND_ALLOCATE, KIND_RESERVE, KIND_SATISFY, KIND_LOOK = range(4)
+KIND_ALLOCATE, KIND_RESERVE, KIND_SATISFY, KIND_LOOK, KIND_PROBE = range(5)
 ORDER_GREATER, ORDER_LESS, ORDER_INTERVAL = range(3)
 
 # Columns of the 64-bit rows by vertex that the matcher keeps: units, score under the policy, label

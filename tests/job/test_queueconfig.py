@@ -105,6 +105,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     [
         ("sched/queue-policy", "sjf", "sched.queue-policy: found 'sjf', allowed: conservative, e"),
         ("sched/queue-policy", 3, "sched.queue-policy: found 3"),
+        ("sched/queue-polcy", "easy", "sched.queue-polcy: unknown key, allowed: queue-policy, "),
         ("sched", "easy", "sched: found 'easy', allowed: a table"),
         ("sched/queue-params", 3, "sched.queue-params: found 3, allowed: a table, or text"),
         ("sched/queue-params", "depth=3", "sched.queue-params.depth: unknown key, allowed: queue"),

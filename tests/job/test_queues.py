@@ -332,6 +332,22 @@ def test_the_services(make_world: Callable[..., Any], make_entry: Make) -> None:
     assert [job["queue"] for job in listed] == ["b"] * 5
 
 
+def test_a_list_of_a_queue_has_the_jobs_of_its_virtual_ones(
+    make_world: Callable[..., Any], make_entry: Make
+) -> None:
+    world = make_world(config={"queues": {"a": {}, "b": {}, "v": {"parent": "a"}}})
+    world.submit(*(make_entry(queue=name) for name in ("a", "b", "v", "v")))
+
+    def listed(queue: str) -> list[str]:
+        answer = world.call("job-list.list", {"attrs": ["queue"], "queue": queue}).payload
+        return sorted(job["queue"] for job in answer["jobs"])
+
+    assert listed("a") == ["a", "v", "v"]
+    assert listed("v") == ["v", "v"]
+    assert listed("b") == ["b"]
+    assert listed("nope") == []
+
+
 def test_a_waiting_job_says_when_it_may_start(
     make_world: Callable[..., Any], make_entry: Make
 ) -> None:

@@ -38,11 +38,11 @@ def could_start(resources: RSet, running: Running, shape: Shape, when: float) ->
 
 
 @st.composite
-def shapes(draw: Any, whole: bool = False) -> Shape:
+def shapes(draw: Any, whole: bool = False, coreless: bool = False) -> Shape:
     nodes = draw(st.integers(1, 3) if whole else st.integers(0, 3))
     slots = draw(st.integers(1, 3))
-    cores = draw(st.integers(1, 3))
     gpus = 0 if whole else draw(st.sampled_from([0, 0, 0, 1]))
+    cores = draw(st.integers(0 if gpus and coreless else 1, 3))
     exclusive = whole or (bool(nodes) and draw(st.booleans()))
     constraint = draw(st.sampled_from(["", "", ODD]))
     if whole:
@@ -67,6 +67,7 @@ def machines(draw: Any, uniform: bool = False) -> RSet:
 
 
 jobs = st.tuples(shapes(), st.integers(1, 9))
+odd_jobs = st.tuples(shapes(coreless=True), st.integers(1, 9))
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -100,9 +101,9 @@ def test_the_first_reservation_is_at_the_earliest_time(
 @many
 @given(
     resources=machines(),
-    work=st.lists(jobs, max_size=6),
-    first=jobs,
-    later=st.lists(jobs, min_size=1, max_size=8),
+    work=st.lists(odd_jobs, max_size=6),
+    first=odd_jobs,
+    later=st.lists(odd_jobs, min_size=1, max_size=8),
 )
 def test_what_starts_beside_a_reservation_leaves_it_in_peace(
     resources: RSet,
@@ -210,6 +211,17 @@ def test_jobs_without_a_limit_end_after_all_others(
     assert reservation.start > 1e8
     assert not four.alloc(nodes, 1, 1.0, inf)  # it would end after that
     assert len(four.alloc(nodes, 1, 1.0, 1e6)) == 1
+
+
+def test_no_time_at_all(four: BitmapScheduler, shape: Callable[..., Shape]) -> None:
+    """Such as is left when the instance is about to end."""
+    half = shape(nnodes=2, exclusive=True)
+    assert len(four.alloc(half, 1, 5.0, 0.0)) == 1
+    reservation = four.reserve(shape(nnodes=4, exclusive=True), 5.0, 0.0)
+    assert reservation is not None
+    assert reservation.start == reservation.end
+    assert len(four.alloc(half, 3, 5.0, 0.0)) == 1
+    assert not four.alloc(shape(cores=2), 1, 5.0, 0.0)
 
 
 def test_an_overdue_job_is_expected_to_end_soon(

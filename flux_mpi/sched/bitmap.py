@@ -467,6 +467,14 @@ class BitmapScheduler(Scheduler):
                 refused.append(placement)
         return refused
 
+    def take_over(self, running: Iterable[tuple[Placement, float]], now: float) -> None:
+        """Mark as allocated what another scheduler placed and when it is expected to end. All of it
+        must be free, and of this machine."""
+        for placement, end in running:
+            refused = self.hello([placement])
+            assert not refused, f"{placement} is not free"
+            self.planner.started(id(placement), placement.key[1], now, end)
+
     def allocated(self) -> RSet:
         return self.machine.rset(self._allocated_parts())
 

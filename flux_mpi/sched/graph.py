@@ -2,8 +2,9 @@
 
 As long as every request is nodes, cores and GPUs at fixed counts, and nothing is configured that
 only a graph can say, the bitmap door alone works, and costs what it always did. The first request
-that needs a graph makes the graph door (`graphdoor.py`): it takes over all that runs, and from then
-on every request goes through it. What the graph door is made of is loaded then and not before.
+that needs a graph makes the graph door (`graphdoor.py`): it takes over all that runs, and every
+request goes through it, until nobody has asked for a graph for some time and nothing that did runs.
+What the graph door is made of is loaded then and not before.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "waiting for the instance's resources"
 
+LINGER_S = 10.0
+"""How long after the last request for a graph the graph door stays open without need."""
+
 FAR_S = 1e8
 """What starts in so many seconds starts when something without a limit ends."""
 
@@ -50,7 +54,10 @@ class GraphScheduler(Scheduler):
         self._door: GraphDoor | None = None
         self._running: dict[int, tuple[Placement, float]] = {}
         """What the bitmap door placed, with its expected end."""
-        self._opened = False
+        self.linger_s = LINGER_S
+        self._idle: GraphDoor | None = None
+        """A graph door of these resources in which nothing runs."""
+        self._asked = 0.0
         self._own: OwnGraph | None = None
         self._odd = IDSet()
         self._resources: RSet | None = None
@@ -76,6 +83,8 @@ class GraphScheduler(Scheduler):
             resources = self._match(self._source, resources)
         self._up = up
         self._resources = resources
+        self._idle = None
+        again = self._door is not None
         if self._door is not None:
             self._running = {
                 id(placement): (placement, end) for placement, end in self._door.running(self._now)
@@ -83,7 +92,7 @@ class GraphScheduler(Scheduler):
             self._door = None
             self.bitmap = BitmapScheduler(self.bitmap.tier)
         self.bitmap.update(resources, up)
-        if self._wants_graph():
+        if again or self._wants_graph():
             self._open()
 
     def _match(self, source: ResourceGraph, resources: RSet) -> RSet:
@@ -112,40 +121,69 @@ class GraphScheduler(Scheduler):
         self.set_up(up)
 
     def _wants_graph(self) -> bool:
-        if not self.settings.usual or self._opened:
+        """Whether the graph door is needed whatever is asked for."""
+        if not self.settings.usual or (self._own is not None and not self._own.plain):
             return True
+        # Something runs on what is no longer there, and may come back with it still running: the
+        # bitmap door would forget it.
         known = self._resources.ranks.mask if self._resources is not None else 0
-        if any(placement.ranks_mask & ~known for placement, _ in self._running.values()):
-            # Something runs on what is no longer there, and may come back with it still running:
-            # the bitmap door would forget it.
-            return True
-        return self._own is not None and not self._own.plain
+        return any(placement.ranks_mask & ~known for placement, _ in self._running.values())
 
     def set_up(self, ranks: IDSet) -> None:
         self._up = ranks - self._odd
         self.bitmap.set_up(self._up)
+        for door in (self._door, self._idle):
+            if door is not None:
+                door.set_up(self._up)
+
+    def _made(self) -> GraphDoor:
+        """The graph door, or one in which nothing runs, which is enough to tell what could."""
         if self._door is not None:
-            self._door.set_up(self._up)
+            return self._door
+        if self._idle is None:
+            from flux_mpi.resource import owngraph
+            from flux_mpi.sched.graphdoor import GraphDoor
+
+            assert self._resources is not None
+            own = self._own or owngraph.from_rset(self._resources)
+            self._idle = GraphDoor(own, self.bitmap.machine, self.settings)
+            self._idle.set_up(self._up)
+        return self._idle
 
     def _open(self) -> GraphDoor:
-        """Make the graph door, and let all that runs be known there."""
-        from flux_mpi.resource import owngraph
-        from flux_mpi.sched.graphdoor import GraphDoor
-
-        assert self._resources is not None
-        own = self._own or owngraph.from_rset(self._resources)
-        door = GraphDoor(own, self.bitmap.machine, self.settings)
-        door.set_up(self._up)
+        """Let the graph door know all that runs, and be the one to ask from now on."""
+        door = self._made()
+        self._idle = None
         for placement, end in self._running.values():
             door.keep(placement, self._now, end)
         self._running.clear()
         self._door = door
-        self._opened = True
         return door
 
+    def _close(self, door: GraphDoor) -> None:
+        """Go back to the bitmap door alone, with all that runs."""
+        running = door.running(self._now)
+        self._running = {id(placement): (placement, end) for placement, end in running}
+        if self._wants_graph():
+            self._running.clear()
+            return
+        assert self._resources is not None
+        self.bitmap = BitmapScheduler(self.bitmap.tier)
+        self.bitmap.update(self._resources, self._up)
+        self.bitmap.take_over(running, self._now)
+        door.free([placement for placement, _ in running])
+        self._door, self._idle = None, door
+
     def _door_for(self, shape: Shape) -> GraphDoor | None:
-        if self._door is None and shape.graph and self._resources is not None:
-            return self._open()
+        """The graph door if a request has to go through it."""
+        if self._resources is None:
+            return None
+        door = self._door
+        if shape.graph:
+            self._asked = self._now
+            return door or self._open()
+        if door is not None and not door.needed and self._now - self._asked > self.linger_s:
+            self._close(door)
         return self._door
 
     # -- requests -------------------------------------------------------------------------------
@@ -156,20 +194,19 @@ class GraphScheduler(Scheduler):
     def feasible(self, shape: Shape) -> str | None:
         if not shape.graph:
             return self.bitmap.feasible(shape)
-        door = self._door_for(shape)
-        if door is None:
+        if self._resources is None:
             return None
         if shape not in self._reasons:
             if len(self._reasons) >= 256:
                 self._reasons.clear()
-            self._reasons[shape] = door.infeasible(shape)
+            self._reasons[shape] = self._made().infeasible(shape)
         return self._reasons[shape]
 
     def alloc(
         self, shape: Shape, count: int, now: float, duration: float | None = None
     ) -> list[Placement]:
         self._now = now
-        door = self._door if not shape.graph else self._door_for(shape)
+        door = self._door_for(shape) if self._door is not None or shape.graph else None
         if door is not None:
             return door.alloc(shape, count, now, duration)
         if shape.graph:
@@ -219,10 +256,13 @@ class GraphScheduler(Scheduler):
         return self.bitmap.allocated() if self._door is None else self._door.allocated()
 
     def explain(self, shape: Shape) -> str:
-        door = self._door if not shape.graph else self._door_for(shape)
-        if door is None:
-            return self.bitmap.explain(shape) if self._resources is not None else UNKNOWN
-        return self.feasible(shape) or door.explain(shape)
+        if self._resources is None:
+            return UNKNOWN
+        reason = self.feasible(shape)
+        if reason is not None:
+            return reason
+        door = self._door_for(shape) if shape.graph else self._door
+        return self.bitmap.explain(shape) if door is None else door.explain(shape)
 
     def outlook(self, shape: Shape, now: float, duration: float = inf) -> str:
         if self._resources is None or self.feasible(shape) is not None:

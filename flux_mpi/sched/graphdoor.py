@@ -22,6 +22,7 @@ from flux_mpi.resource.graph import DOWN, UP
 from flux_mpi.resource.owngraph import NONE, PLAIN, OwnGraph
 from flux_mpi.resource.writers import Writer, create_writer
 from flux_mpi.sched.base import Reservation
+from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.holdings import Holding, Holdings
 from flux_mpi.sched.machine import Machine
 from flux_mpi.sched.matcher import Matcher
@@ -68,6 +69,7 @@ class GraphDoor:
             prune_filters=settings.prune_filters,
             traverser=settings.traverser,
             expiration=NEVER,
+            tier=GraphTier(own.graph.n_vertices, settings.kernel),
         )
         self.holdings = Holdings(own)
         self._writer = create_writer("jgf", own.graph)
@@ -78,6 +80,8 @@ class GraphDoor:
         self._asks: dict[Shape, tuple[Ask, list[MatchJobspec]]] = {}
         self._spreads: dict[tuple[Shape, int], MatchJobspec] = {}
         self._held: dict[int, tuple[Placement, list[int]]] = {}
+        self._by_graph: set[int] = set()
+        """Those of them that a request for a graph got."""
         self._ends: list[tuple[int, int]] = []
         self._reserved: set[int] = set()
         self._interned: dict[tuple[Any, ...], Placement] = {}
@@ -197,6 +201,8 @@ class GraphDoor:
                 break
             self._expect(ids)
             self._hold(placement, ids)
+            if shape.graph:
+                self._by_graph.add(id(placement))
             found.append(placement)
         return found
 
@@ -283,6 +289,7 @@ class GraphDoor:
             held = self._held.pop(id(placement), None)
             if held is None:
                 raise ValueError(f"{placement} is not allocated")
+            self._by_graph.discard(id(placement))
             self._cancel(held[1])
 
     def put(self, placement: Placement, now: float, end: float) -> bool:
@@ -311,6 +318,11 @@ class GraphDoor:
         self._expect([job_id])
         self._hold(placement, [job_id])
         return True
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything runs or is reserved that only this door knows how to free."""
+        return bool(self._by_graph or self._reserved)
 
     def running(self, now: float) -> list[tuple[Placement, float]]:
         """What runs, and when each is expected to end."""

@@ -53,6 +53,8 @@ class GraphSettings(NamedTuple):
     format: str | None = None
     key: str = "resource.graph"
     """Where the file was named."""
+    kernel: str = "auto"
+    """When kernels are compiled: see `tiered`."""
 
     @property
     def usual(self) -> bool:
@@ -99,7 +101,8 @@ def parse(config: Mapping[str, Any]) -> GraphSettings:
         raise SettingsError(f"{format_key}: found {named!r}, allowed: {', '.join(FORMATS)}")
     if named is not None and not file:
         raise SettingsError(f"{format_key}: found {named!r}, allowed: nothing without a graph")
-    return GraphSettings(policy, filters, traverser, file, named, file_key)
+    kernel = str(sched.get("kernel", "auto"))
+    return GraphSettings(policy, filters, traverser, file, named, file_key, kernel)
 
 
 def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -197,18 +197,22 @@ def test_what_starts_beside_a_reservation_leaves_it_in_peace(
         st.tuples(st.integers(0, 4), shapes(), st.integers(0, 15)), min_size=1, max_size=15
     ),
     opened=st.integers(0, 6),
+    linger=st.sampled_from([0.0, 2.0, 99.0]),
 )
 def test_nothing_is_booked_twice_whatever_happens(
-    resources: RSet, steps: list[tuple[int, Shape, int]], opened: int
+    resources: RSet, steps: list[tuple[int, Shape, int]], opened: int, linger: float
 ) -> None:
-    """Starts, ends, ranks that go down, resources that come and go, and the door opening midway."""
+    """Starts, ends, ranks that go down, resources that come and go, and the door that opens midway
+    and closes again."""
     scheduler = GraphScheduler(None, None, Tier("never"))
+    scheduler.linger_s = linger
     scheduler.update(resources)
     running: list[Placement] = []
     here, up = resources, resources.ranks
     for now, (what, shape, number) in enumerate(steps):
         if now == opened:
             assert scheduler.feasible(asking({"type": "rack", "count": 1})) is not None
+            running += scheduler.alloc(asking({"type": "node", "count": "1-2"}), 1, float(now), 2.0)
             assert scheduler.door is not None
         if what <= 1:
             kept = [[part for part in p.parts if part.rank in here.ranks] for p in running]
@@ -430,6 +434,29 @@ def test_the_format_of_a_file_is_guessed() -> None:
     assert owngraph.guess_format("<?xml version='1.0'?>\n<graphml/>") == "grug"
     assert owngraph.guess_format("<?xml version='1.0'?>\n<topology/>") == "hwloc"
     assert set(FORMATS) <= set(readers.FORMATS)
+
+
+def test_the_graph_door_closes_when_nobody_needs_it(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = GraphScheduler(None, None, Tier("never"))
+    scheduler.update(resources([(2, 0)] * 2))
+    (before,) = scheduler.alloc(shape(), 1, 0.0, 50.0)
+    range_of_nodes = asking({"type": "node", "count": "1-2"})
+    assert scheduler.feasible(range_of_nodes) is None
+    assert scheduler.door is None  # whether it could run can be told without it
+    (odd,) = scheduler.alloc(range_of_nodes, 1, 1.0, 5.0)
+    assert scheduler.door is not None
+    (beside,) = scheduler.alloc(shape(), 1, 20.0, 30.0)
+    assert scheduler.door is not None
+    scheduler.free([odd])
+    (after,) = scheduler.alloc(shape(), 1, 21.0, 30.0)
+    assert scheduler.door is None
+    reservation = scheduler.reserve(shape(cores=2, nnodes=2), 22.0, 5.0)
+    assert reservation is not None
+    assert reservation.start == 51.0
+    scheduler.free([before, beside, after])
+    assert not scheduler.allocated()
 
 
 def test_a_restart_finds_what_ran(racks: GraphScheduler, shape: Callable[..., Shape]) -> None:

@@ -43,6 +43,12 @@ NOBODY = IDSet([(1 << 31) - 2])
 INTERNED = 1 << 14
 """Placements remembered for reuse."""
 
+MAX_STARTS = 2000
+"""Points in time at which a reservation is tried: there is enough in all by then, and yet it does
+not fit together. An instance must not stand still over that."""
+
+_PLURALS = {"core": "cores", "gpu": "GPUs"}
+
 REMEMBERED = 256
 """Shapes whose translation is kept."""
 
@@ -340,18 +346,18 @@ class GraphDoor:
         at = self._at(now)
         asked, jobs = self._ask(shape, ceil(min(duration, FOREVER_S)) or 1)
         start = at
-        while True:
+        for _ in range(MAX_STARTS):
             starts = [self.matcher.next_start(job, start + 1) for job in jobs]
             start = min((found for found in starts if found >= 0), default=-1)
             if start < 0:
                 return None
             ids = self._book_any(shape, asked, jobs, start, at)
             if ids:
-                break
-        self._reserved.update(ids)
-        assert self._epoch is not None
-        begin = float(self._epoch + start)
-        return Held(begin, begin + duration, ids)
+                self._reserved.update(ids)
+                assert self._epoch is not None
+                begin = float(self._epoch + start)
+                return Held(begin, begin + duration, ids)
+        return None
 
     def release(self, reservations: Iterable[Reservation]) -> None:
         """See `Scheduler.release`."""
@@ -441,7 +447,7 @@ class GraphDoor:
         for kind, total in there.items():
             if kind in ("core", "gpu") or (kind in named and kind not in ("cluster", "node")):
                 free = max(0, total - taken.get(kind, 0) - down.get(kind, 0))
-                words.append(f"{free} of {total} {kind} free")
+                words.append(f"{free} of {total} {_PLURALS.get(kind, kind)} free")
         nodes = len(self._up)
         return ", ".join(words) + f" on {nodes} usable node{'s' if nodes != 1 else ''}"
 

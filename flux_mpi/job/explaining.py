@@ -28,7 +28,8 @@ def job(manager: Manager, jobs: JobArray, k: int, now: float) -> str:
         where = placement.summary if placement is not None else "nothing"
         since = duration.format(max(0.0, now - manager.store.ledger.t_alloc[row]))
         doing = "is running" if state == State.RUN else "is ending"
-        return f"{name} {doing}: for {since} on {where}"
+        remark = manager.sched.remark(placement) if placement is not None else ""
+        return f"{name} {doing}: for {since} on {where}" + (f"\n{remark}" if remark else "")
     return "\n".join(_waiting(manager, jobs, k, now))
 
 

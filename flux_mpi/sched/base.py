@@ -106,6 +106,11 @@ class Scheduler(ABC):
         reserved, in words; "" when that cannot be told."""
         return ""
 
+    def remark(self, placement: Placement) -> str:
+        """What has become of the resources of something that runs, in words; "" when all is well:
+        it may run where nothing new may, or on what is no longer part of the instance."""
+        return ""
+
     def others(self) -> dict[str, dict[str, int]]:
         """Resources that are neither nodes nor cores nor GPUs: by type, units in all (``total``),
         of those ``allocated``, and ``down`` with the node that they belong to."""

@@ -473,6 +473,7 @@ class BitmapScheduler(Scheduler):
         for placement, end in running:
             refused = self.hello([placement])
             assert not refused, f"{placement} is not free"
+            end = min(end, now + FOREVER_S)
             self.planner.started(id(placement), placement.key[1], now, end)
 
     def allocated(self) -> RSet:

@@ -275,6 +275,19 @@ class GraphScheduler(Scheduler):
             return "by the plan it starts when jobs without a time limit end"
         return f"by the plan it could start in {format(max(0.0, reservation.start - now))}"
 
+    def remark(self, placement: Placement) -> str:
+        if self._resources is None:
+            return ""
+        here = self._resources.ranks
+        gone = IDSet(part.rank for part in placement.parts if part.rank not in here)
+        shut = IDSet(part.rank for part in placement.parts if part.rank not in self._up) - gone
+        words = []
+        if gone:
+            words.append(f"{_ranks(gone)} no longer part of the instance")
+        if shut:
+            words.append(f"{_ranks(shut)} down, drained or excluded: nothing new starts there")
+        return "; ".join(words)
+
     def others(self) -> dict[str, dict[str, int]]:
         return {} if self._door is None else self._door.others()
 
@@ -307,3 +320,7 @@ class GraphScheduler(Scheduler):
         holdings = Holdings(own)
         claims = ((name, holdings.units(each.parts).items()) for each, name in running)
         return picture(own.graph, claims, (), path, most)
+
+
+def _ranks(ranks: IDSet) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {ranks} {'are' if len(ranks) > 1 else 'is'}"

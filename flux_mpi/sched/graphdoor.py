@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count as counter
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any
 
 from flux_mpi.formats import graphshape
@@ -34,8 +34,8 @@ from flux_mpi.sched.translate import Ask, ask, count_slots, spread
 OVERDUE_S = 2
 """What should have ended by now, such as tasks that are being killed, is expected to in this."""
 
-NEVER = 1 << 45
-"""When the graph ends: after all that has no limit."""
+NEVER, ENDLESS = 1 << 45, 1 << 44
+"""When the graph ends, and when what has no limit is expected to: after all that has one."""
 
 NOBODY = IDSet([(1 << 31) - 2])
 """A rank that there never is: a constraint that nothing meets."""
@@ -114,7 +114,7 @@ class GraphDoor:
         """How long a job that starts now has to have its resources."""
         if duration is None or duration >= FOREVER_S:
             # Longer than all that runs without a limit already, if something waits for that.
-            return int(FOREVER_S) * (2 if self._reserved else 1)
+            return ENDLESS - at + (int(FOREVER_S) if self._reserved else 0)
         assert self._epoch is not None
         return max(1, ceil(now + duration - self._epoch) - at)
 
@@ -315,7 +315,7 @@ class GraphDoor:
     def _take(self, placement: Placement, units: dict[int, int], now: float, end: float) -> bool:
         at = self._at(now)
         assert self._epoch is not None
-        last = at + int(FOREVER_S) if end - now >= FOREVER_S else ceil(end) - self._epoch
+        last = ENDLESS if end - now >= FOREVER_S else ceil(end) - self._epoch
         if not units:
             return False
         job_id = next(self._ids)
@@ -335,8 +335,8 @@ class GraphDoor:
         found = []
         epoch = self._epoch or 0
         for placement, ids in self._held.values():
-            ends = [self.matcher.bookings[x].end for x in ids]
-            found.append((placement, float(epoch + max(ends)) if ends else now))
+            end = max((self.matcher.bookings[x].end for x in ids), default=0)
+            found.append((placement, inf if end >= ENDLESS else float(epoch + end)))
         return found
 
     # -- planning -------------------------------------------------------------------------------

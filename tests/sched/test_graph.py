@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -434,6 +435,42 @@ def test_the_format_of_a_file_is_guessed() -> None:
     assert owngraph.guess_format("<?xml version='1.0'?>\n<graphml/>") == "grug"
     assert owngraph.guess_format("<?xml version='1.0'?>\n<topology/>") == "hwloc"
     assert set(FORMATS) <= set(readers.FORMATS)
+
+
+def test_what_runs_on_a_removed_part_is_told_apart(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = GraphScheduler(None, None, Tier("never"))
+    scheduler.update(resources([(2, 0)] * 4))
+    (job,) = scheduler.alloc(shape(cores=2, nnodes=3), 1, 0.0)
+    assert scheduler.remark(job) == ""
+    scheduler.set_up(IDSet([1, 2, 3]))
+    assert scheduler.remark(job) == (
+        "rank 0 is down, drained or excluded: nothing new starts there"
+    )
+    scheduler.update(resources([(2, 0)] * 1))
+    assert scheduler.remark(job) == "ranks 1-2 are no longer part of the instance"
+    scheduler.update(resources([(2, 0)] * 4))
+    assert scheduler.allocated().ncores == 6  # it came back, and the job with it
+    assert [found.ranks for found in scheduler.alloc(shape(cores=2), 9, 1.0)] == ["3"]
+    scheduler.free([job])
+    assert len(scheduler.alloc(shape(cores=2), 9, 1.0)) == 3
+
+
+def test_what_has_no_limit_is_waited_for_last(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = graph_door(resources([(2, 0)]))
+    (job,) = scheduler.alloc(shape(), 1, 1e9, inf)
+    reservation = scheduler.reserve(shape(cores=2), 1e9, inf)
+    assert reservation is not None
+    assert scheduler.alloc(shape(), 1, 1e9, inf) == []  # it might outlast the other
+    (short,) = scheduler.alloc(shape(), 1, 1e9, 1e6)
+    assert scheduler.outlook(shape(cores=2), 1e9) == (
+        "by the plan it starts when jobs without a time limit end"
+    )
+    scheduler.release([reservation])
+    scheduler.free([job, short])
 
 
 def test_the_graph_door_closes_when_nobody_needs_it(

@@ -624,6 +624,50 @@ def test_settings_that_make_no_sense(config: dict[str, Any], text: str) -> None:
     assert str(caught.value).startswith(text)
 
 
+mixed = st.one_of(
+    st.builds(near, st.integers(1, 5).map(lambda n: 20 * n), st.integers(1, 2)),
+    st.builds(
+        lambda slots, cores: Shape(0, slots, 0, cores, 0, False, slots),
+        st.integers(1, 5),
+        st.integers(1, 2),
+    ),
+    st.integers(1, 3).map(lambda n: asking({"type": "node", "count": f"{n}-4"})),
+    st.integers(1, 4).map(lambda n: Shape(n, n, 1, 1, 0, True, n)),
+)
+
+
+@many
+@given(
+    work=st.lists(st.tuples(mixed, st.integers(1, 9)), max_size=6),
+    first=st.tuples(mixed, st.integers(1, 9)),
+    later=st.lists(st.tuples(mixed, st.integers(1, 9)), min_size=1, max_size=8),
+)
+def test_reservations_of_graphs_hold(
+    work: list[tuple[Shape, int]], first: tuple[Shape, int], later: list[tuple[Shape, int]]
+) -> None:
+    """Whatever starts beside it, what has a reservation can start when that says."""
+    scheduler = GraphScheduler(None, site(), Tier("never"))
+    ranks = range(4)
+    scheduler.update(RSet({r: IDSet(range(2)) for r in ranks}, {}, {r: f"node{r}" for r in ranks}))
+    running = fill(scheduler, work)
+    shape, duration = first
+    found = scheduler.alloc(shape, 1, 0.0, float(duration))
+    if found:
+        return
+    reservation = scheduler.reserve(shape, 0.0, float(duration))
+    assert (reservation is None) == (scheduler.feasible(shape) is not None)
+    if reservation is None:
+        return
+    for other, seconds in later:
+        more = scheduler.alloc(other, 2, 0.0, float(seconds))
+        running += [(placement, float(seconds)) for placement in more]
+        check_no_overlap([placement for placement, _ in running])
+    start = reservation.start
+    scheduler.release([reservation])
+    scheduler.free([placement for placement, end in running if end <= start])
+    assert scheduler.alloc(shape, 1, start, float(duration))
+
+
 def test_slots_of_parts() -> None:
     taken = [(0, 0b1111, 0), (1, 0b11, 0), (2, 0b1, 0)]
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from flux_mpi.cli import pending
 from flux_mpi.cli.common import Ids, connect, parse_id, parse_signal, say
 from flux_mpi.cli.options import (
     EVENT_FORMATS,
@@ -725,6 +726,13 @@ COMMAND = Command(
             run=convert_ids,
         ),
         Command(
+            "explain",
+            "Say why a job does not run: what it waits for, and when it could start.",
+            operands="JOBID...",
+            minimum=1,
+            run=pending.explain,
+        ),
+        Command(
             "info",
             "Print a job's jobspec, R, event log.",
             (
@@ -845,6 +853,35 @@ COMMAND = Command(
             operands="JOBID...",
             minimum=1,
             run=status,
+        ),
+        Command(
+            "submit",
+            "Submit a jobspec (RFC 14) as it is written, and print the job's id.",
+            (
+                value(
+                    "-u",
+                    "--urgency",
+                    metavar="N",
+                    default=16,
+                    convert=integer(0, 31),
+                    help="Urgency, 0 (held) to 31 (default 16).",
+                ),
+                value(
+                    "-f",
+                    "--flags",
+                    metavar="FLAG,...",
+                    default=0,
+                    convert=pending.flags_of,
+                    help="Flags of the job: debug, waitable, novalidate.",
+                ),
+            ),
+            operands="[FILE]",
+            maximum=1,
+            description="""
+            FILE is JSON; without it, or with -, it is read from standard input. Nothing is added:
+            neither this environment nor this directory.
+            """,
+            run=pending.submit,
         ),
         Command(
             "taskmap",

@@ -18,6 +18,7 @@ from flux_mpi.cli.options import (
     count,
     duration,
     flag,
+    integer,
     repeat,
     value,
 )
@@ -87,6 +88,8 @@ class View:
         self.offline = IDSet.parse(answer.get("offline") or "")
         self.exclude = IDSet.parse(answer.get("exclude") or "")
         self.expiration = answer.get("expiration") or 0.0
+        self.others: dict[str, dict[str, int]] = answer.get("others") or {}
+        """Units of what there is beside nodes, cores and GPUs, by type."""
         self.drained: dict[IDSet, tuple[float, str]] = {
             IDSet.parse(ranks): (when, reason or "")
             for ranks, (when, reason) in (answer.get("drained") or {}).items()
@@ -235,10 +238,77 @@ def list_(args: Arguments) -> int:
     if args.json:
         import json
 
-        print(json.dumps({"resources": rows}))
+        print(json.dumps({"resources": rows, **({"others": view.others} if view.others else {})}))
         return 0
     _print(table, rows, not args.no_header)
+    if view.others and args.format is None and ranks is None:
+        _print_others(view.others, states, not args.no_header)
     return 0
+
+
+def _print_others(others: dict[str, dict[str, int]], states: list[str], header: bool) -> None:
+    """Units of each other type, by state."""
+    numbers: dict[str, Callable[[dict[str, int]], int]] = {
+        "free": lambda one: max(0, one["total"] - one["allocated"] - one["down"]),
+        "allocated": lambda one: one["allocated"],
+        "down": lambda one: one["down"],
+        "up": lambda one: one["total"] - one["down"],
+        "all": lambda one: one["total"],
+    }
+    width = max(10, *map(len, others))
+    if header:
+        print()
+        print(f"{'TYPE':>{width}} " + " ".join(f"{state.upper():>9}" for state in states))
+    for kind, one in others.items():
+        cells = " ".join(f"{numbers[state](one):>9}" for state in states)
+        print(f"{kind:>{width}} {cells}")
+
+
+def graph(args: Arguments) -> int:
+    """Draw the graph that the scheduler matches on."""
+    from flux_mpi.view import graphpicture
+
+    path = args.operands[0] if args.operands else None
+    if args.output is None and sys.stdout.isatty():
+        raise UsageError(
+            f"{PROG}: ERROR: a picture is not for a terminal: name a file with -o FILE.svg", 1
+        )
+    request = {} if path is None else {"path": path}
+    with connect() as handle:
+        document = handle.call("sched.graph", request)
+        view = View(handle)
+    states = document["states"]
+    drained, offline = view.drained_ranks, view.offline | view.exclude
+    for node in document["graph"]["nodes"]:
+        metadata = node["metadata"]
+        if metadata["type"] == "node" and metadata["rank"] >= 0:
+            rank = metadata["rank"]
+            status = "down" if rank in offline else "drained" if rank in drained else "up"
+            states.setdefault(node["id"], {})["status"] = status
+            metadata.pop("status", None)
+    try:
+        svg = graphpicture.draw(
+            {"graph": document["graph"]},
+            states,
+            title=_title(view, path),
+            root=path,
+            depth=args.depth,
+        )
+        if args.output is None:
+            sys.stdout.write(svg)
+        else:
+            graphpicture.write(args.output, svg, force=args.force)
+    except graphpicture.PictureError as error:
+        raise UsageError(f"{PROG}: ERROR: {error}", 1) from None
+    return 0
+
+
+def _title(view: View, path: str | None) -> str:
+    total = view.all
+    nodes = f"{total.nnodes} node{'s' if total.nnodes != 1 else ''}"
+    return f"{path or 'Resources'} · {nodes}, {total.ncores} cores" + (
+        f", {total.ngpus} GPUs" if total.ngpus else ""
+    )
 
 
 def info(args: Arguments) -> int:
@@ -525,6 +595,32 @@ COMMAND = Command(
             "Print the resource set as JSON (RFC 20).",
             (STATES, INCLUDE),
             run=show_r,
+        ),
+        Command(
+            "graph",
+            "Draw the graph of the resources, coloured by state and job.",
+            (
+                value(
+                    "-o",
+                    "--output",
+                    metavar="FILE",
+                    help="Write to FILE.svg or FILE.png (default: SVG to standard output).",
+                ),
+                value(
+                    "-d",
+                    "--depth",
+                    metavar="N",
+                    convert=integer(0),
+                    help="Levels to draw; what is deeper is summed up (default: as many as fit).",
+                ),
+                flag("-f", "--force", help="Overwrite FILE."),
+            ),
+            operands="[PATH]",
+            maximum=1,
+            description="""
+            PATH, such as /cluster0/rack1, draws what is below that vertex only.
+            """,
+            run=graph,
         ),
         Command(
             "eventlog",

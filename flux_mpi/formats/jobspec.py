@@ -1,8 +1,8 @@
 """What to run and on what: the jobspec, version 1 (RFC 25) and the general form (RFC 14).
 
 `Jobspec.parse` accepts any resource graph that RFC 14 allows and checks every field it knows;
-with ``version: 1`` the rules of RFC 25 for counts, tasks and attributes hold as well. Whether
-the scheduler's bitmap door can serve the graph is asked by `Jobspec.shape`.
+with ``version: 1`` the rules of RFC 25 for counts, tasks and attributes hold as well. What the
+scheduler is asked for, in numbers or as a graph, is `Jobspec.shape`.
 """
 
 from __future__ import annotations
@@ -382,8 +382,10 @@ class Jobspec:
 
     @property
     def shape(self) -> Shape:
-        """The request as numbers; raises `JobspecError` when nodes, slots, cores and GPUs at fixed
-        counts (``slot>core``, ``node>slot>(core,gpu)`` …, RFC 25) do not express it."""
+        """The request: numbers where nodes, slots, cores and GPUs at fixed counts (``slot>core``,
+        ``node>slot>(core,gpu)`` …, RFC 25) express it, else with its ``graph``.
+
+        Raises `JobspecError` for what no scheduler could make sense of, such as several tasks."""
         if self._shape is None:
             self._shape = _shape(self)
         return self._shape
@@ -458,7 +460,7 @@ def _validate_resources(resources: object, version: int) -> set[str]:
         if isinstance(label, str):
             labels.add(label)
         children = vertex.get("with", _MISSING)
-        if kind == "slot":
+        if kind in ("slot", "xor_slot"):
             if in_slot:
                 raise JobspecError(field, "a slot in a slot", "slots apart from each other")
             if not isinstance(label, str):
@@ -471,7 +473,7 @@ def _validate_resources(resources: object, version: int) -> set[str]:
                 raise JobspecError(
                     f"{field}.with", _shown(children), "a list of at least one resource"
                 )
-            inside = in_slot or kind == "slot"
+            inside = in_slot or kind in ("slot", "xor_slot")
             stack.extend(
                 (children[i], f"{field}.with[{i}]", inside)
                 for i in range(len(children) - 1, -1, -1)
@@ -631,27 +633,40 @@ _SYSTEM_CHECKS = {
 }
 
 
-# The bitmap door.
+# What the scheduler is asked for.
+
+
+class _NotPlain(JobspecError):
+    """Nodes, slots, cores and GPUs at fixed counts do not express it."""
 
 
 def _shape(spec: Jobspec) -> Shape:
+    if len(spec.tasks) > 1:
+        raise JobspecError("tasks", "several tasks", "one task")
+    try:
+        return _plain_shape(spec)
+    except _NotPlain:
+        from flux_mpi.formats.graphshape import graph_shape
+
+        return graph_shape(spec)
+
+
+def _plain_shape(spec: Jobspec) -> Shape:
     from flux_mpi.formats.shape import Shape
 
     top, field = spec.resources[0], "resources[0]"
     if len(spec.resources) > 1:
-        raise JobspecError("resources", "several resources", "one node or slot")
-    if len(spec.tasks) > 1:
-        raise JobspecError("tasks", "several tasks", "one task")
+        raise _NotPlain("resources", "several resources", "one node or slot")
     nnodes, exclusive, slot = 0, False, top
     if top["type"] == "node":
         nnodes = _fixed(top, field)
         exclusive = top.get("exclusive", False)
         children = top.get("with", [])
         if len(children) != 1 or children[0]["type"] != "slot":
-            raise JobspecError(f"{field}.with", _kinds(children), "one slot")
+            raise _NotPlain(f"{field}.with", _kinds(children), "one slot")
         slot, field = children[0], f"{field}.with[0]"
     if slot["type"] != "slot":
-        raise JobspecError(f"{field}.type", _shown(slot["type"]), "node or slot")
+        raise _NotPlain(f"{field}.type", _shown(slot["type"]), "node or slot")
     per_node = _fixed(slot, field)
     _shared_is_refused(slot, field)
     sizes = {"core": 0, "gpu": 0}
@@ -659,18 +674,15 @@ def _shape(spec: Jobspec) -> Shape:
         where = f"{field}.with[{i}]"
         kind = child["type"]
         if kind not in sizes or sizes[kind]:
-            raise JobspecError(
-                f"{field}.with", _kinds(slot["with"]), "one core and at most one gpu"
-            )
+            raise _NotPlain(f"{field}.with", _kinds(slot["with"]), "one core and at most one gpu")
         if "with" in child:
-            raise JobspecError(f"{where}.with", _kinds(child["with"]), f"nothing below a {kind}")
+            raise _NotPlain(f"{where}.with", _kinds(child["with"]), f"nothing below a {kind}")
         _shared_is_refused(child, where)
         sizes[kind] = _fixed(child, where)
     if not sizes["core"]:
-        raise JobspecError(f"{field}.with", _kinds(slot["with"]), "a core")
+        raise _NotPlain(f"{field}.with", _kinds(slot["with"]), "a core")
     nslots = per_node * nnodes if nnodes else per_node
-    ntasks = _task_total(spec, nnodes, nslots, nslots * sizes["core"])
-    constraint = spec.constraints
+    ntasks = task_total(spec, nnodes, nslots, nslots * sizes["core"], nslots * sizes["gpu"])
     return Shape(
         nnodes=nnodes,
         nslots=nslots,
@@ -679,16 +691,28 @@ def _shape(spec: Jobspec) -> Shape:
         gpus=sizes["gpu"],
         exclusive=exclusive,
         ntasks=ntasks,
-        constraint=json.dumps(constraint, sort_keys=True, separators=(",", ":"))
-        if constraint
-        else "",
+        constraint=constraint_text(spec),
     )
 
 
+def constraint_text(spec: Jobspec) -> str:
+    """The RFC 31 constraint as canonical JSON, or ""."""
+    constraint = spec.constraints
+    return json.dumps(constraint, sort_keys=True, separators=(",", ":")) if constraint else ""
+
+
 def _fixed(vertex: dict[str, Any], field: str) -> int:
-    if "id" in vertex:
-        raise JobspecError(f"{field}.id", _shown(vertex["id"]), "no choice of single resources")
-    return _positive(vertex["count"], f"{field}.count")
+    if "id" in vertex or "unit" in vertex:
+        raise _NotPlain(field, "more than a number", "a fixed count")
+    count = vertex["count"]
+    if _is_int(count):
+        return int(count)
+    from flux_mpi.formats.counts import Count
+
+    parsed = Count.parse(count)
+    if not parsed.fixed:
+        raise _NotPlain(f"{field}.count", _shown(count), "a fixed count")
+    return parsed.minimum
 
 
 def _shared_is_refused(vertex: dict[str, Any], field: str) -> None:
@@ -700,10 +724,19 @@ def _kinds(vertices: list[dict[str, Any]]) -> str:
     return ", ".join(str(vertex["type"])[:32] for vertex in vertices[:8]) or "nothing"
 
 
-def _task_total(spec: Jobspec, nnodes: int, nslots: int, ncores: int) -> int:
+def task_total(spec: Jobspec, nnodes: int, nslots: int, ncores: int, ngpus: int) -> int:
+    """How many tasks run on so much; raises `JobspecError` when that cannot be told."""
     count = spec.tasks[0]["count"]
     if "per_resource" in count:
-        raise JobspecError("tasks[0].count.per_resource", "an object", "per_slot or total")
+        each = count["per_resource"]
+        found = {"node": nnodes, "core": ncores, "gpu": ngpus}.get(each["type"], 0)
+        if not found:
+            raise JobspecError(
+                "tasks[0].count.per_resource.type",
+                _shown(each["type"]),
+                "node, core or gpu, of which the resources ask for some",
+            )
+        return found * int(each["count"])
     per = spec.options.get("per-resource")
     if per is not None and not (per["type"] == "node" and not nnodes):
         return (nnodes if per["type"] == "node" else ncores) * int(per.get("count", 1))

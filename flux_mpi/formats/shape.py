@@ -1,4 +1,4 @@
-"""What a version 1 job asks for, in the numbers that the scheduler's bitmap door works with.
+"""What a job asks for: the numbers that the scheduler's bitmap door works with, or a graph.
 
 Apart from `jobspec` because dataclasses are slow to import and commands never need it.
 """
@@ -16,6 +16,9 @@ class Shape:
     `slots_per_node` on each of that many nodes (``nslots == nnodes * slots_per_node``); with
     ``nnodes == 0`` (then ``slots_per_node == 0``) wherever there is room. `exclusive` takes the
     nodes whole. `constraint` is the RFC 31 object as canonical JSON, or "".
+
+    `graph` is "" for a request that these numbers say in full; else it is the resources of the
+    jobspec as canonical JSON (see `graphshape`), and the numbers are what can be told of them.
     """
 
     nnodes: int
@@ -26,6 +29,7 @@ class Shape:
     exclusive: bool
     ntasks: int
     constraint: str = ""
+    graph: str = ""
 
     @property
     def ncores(self) -> int:
@@ -39,6 +43,10 @@ class Shape:
 
     def text(self) -> str:
         """The request in words, e.g. ``2 exclusive nodes with 4 slots of 2 cores, 1 GPU each``."""
+        if self.graph:
+            from flux_mpi.formats.graphshape import text
+
+            return text(self.graph) + (f" where {self.constraint}" if self.constraint else "")
         slots = self.slots_per_node if self.nnodes else self.nslots
         size = _plural(self.cores, "core")
         if self.gpus:

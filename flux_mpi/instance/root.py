@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from flux_mpi.broker.logring import WARNING
+from flux_mpi.broker.logring import ERR, WARNING
 from flux_mpi.broker.service import Request
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
@@ -47,6 +47,7 @@ class Root:
             self,
             config=_resource_config(settings.config, node.hosts),
             allocated=self.jobs.allocated,
+            others=self.jobs.others,
             keeper=self.kvs,
             define_after=settings.join_timeout_s,
             owner=broker.uid,
@@ -79,7 +80,12 @@ class Root:
 
     def define(self, resources: RSet, up: IDSet) -> None:
         """R is known: the instance can run jobs, and its program."""
-        self.jobs.define(resources, up)
+        try:
+            self.jobs.define(resources, up)
+        except FluxError as error:
+            self.node.broker.log(ERR, "sched", str(error))
+            self.node.life.failed(1)
+            return
         # After this turn: the program must find the scheduler ready.
         self.node.reactor.call_soon(self.node.life.joined)
 

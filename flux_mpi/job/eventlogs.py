@@ -138,11 +138,29 @@ def tasks_per_node(jobs: JobArray, placement: Placement) -> list[int]:
         if per.get("type") == "core":
             return [count * part.cores.bit_count() for part in parts]
         return [count] * len(parts)
+    if shape.graph:
+        return _tasks_of_graph(jobs, placement)
     if len(parts) == 1:
         return [shape.ntasks]
     if shape.ntasks == shape.nslots and sum(part.slots for part in parts) == shape.nslots:
         return [part.slots for part in parts]
     each, rest = divmod(shape.ntasks, len(parts))
+    return [each + (i < rest) for i in range(len(parts))]
+
+
+def _tasks_of_graph(jobs: JobArray, placement: Placement) -> list[int]:
+    """Tasks on each part when how many slots there are is only known by what was allocated."""
+    parts = placement.parts
+    count = jobs.jobspec.tasks[0]["count"]
+    if "per_slot" in count:
+        return [part.slots * int(count["per_slot"]) for part in parts]
+    if "per_resource" in count:
+        each = int(count["per_resource"]["count"])
+        if count["per_resource"]["type"] == "node":
+            return [each] * len(parts)
+        gpus = count["per_resource"]["type"] == "gpu"
+        return [each * (part.gpus if gpus else part.cores).bit_count() for part in parts]
+    each, rest = divmod(int(count["total"]), len(parts))
     return [each + (i < rest) for i in range(len(parts))]
 
 

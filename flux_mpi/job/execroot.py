@@ -77,28 +77,33 @@ class ExecRoot:
         """Start members ``k``… with these placements; their ledger rows begin at ``row``."""
         key = jobs.first
         starts = self._starts
+        plain = not jobs.shape.graph and "per-resource" not in jobs.jobspec.options
         for placement in placements:
             jobid = jobs.id(k)
             parts = placement.parts
             nnodes = len(parts)
             every = (1 << nnodes) - 1
-            self.running[jobid] = Running(jobid, jobs, k, row, placement, every, every)
-            if nnodes == 1 and "per-resource" not in jobs.jobspec.options:
+            if plain and nnodes == 1:
                 size = jobs.shape.ntasks
                 counts = [size]
             else:
                 counts = tasks_per_node(jobs, placement)
                 size = sum(counts)
+                if 0 in counts:  # nobody there has anything to report
+                    every = sum(1 << node for node, count in enumerate(counts) if count)
+            self.running[jobid] = Running(jobid, jobs, k, row, placement, every, every)
             first = 0
             for node, (part, (cores, gpus)) in enumerate(zip(parts, placement.id_texts)):
                 rank = part.rank
+                ntasks = counts[node]
+                if not ntasks:
+                    continue
                 start = starts.get(rank)
                 if start is None:
                     start = starts[rank] = ExecStart()
                 if not jobs.sent_to >> rank & 1:
                     jobs.sent_to |= 1 << rank
                     start.specs[key] = task_spec(jobs)
-                ntasks = counts[node]
                 start.jobs.append([jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size])
                 first += ntasks
             k += 1

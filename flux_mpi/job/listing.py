@@ -10,7 +10,7 @@ from typing import Any
 from flux_mpi.formats import fluid, templates
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.job.arrays import NO_ROW, NO_STATUS, JobArray
-from flux_mpi.job.eventlogs import alloc_context, priority_of
+from flux_mpi.job.eventlogs import alloc_context, priority_of, tasks_per_node
 from flux_mpi.job.ingest import MAX_COUNT
 from flux_mpi.job.manager import Manager
 from flux_mpi.job.states import ACTIVE, PENDING, RUNNING, Result, State
@@ -323,6 +323,8 @@ def record_maker(
                 if facts is None:
                     facts = places[id(placement)] = _place(placement, attrs)
                 out.update(facts)
+                if jobs.shape.graph and "ntasks" in attrs:
+                    out["ntasks"] = sum(tasks_per_node(jobs, placement))
                 if "expiration" in attrs:
                     out["expiration"] = expiration(jobs, ledger.t_alloc[row])
         if row == NO_ROW:

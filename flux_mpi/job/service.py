@@ -18,7 +18,7 @@ from flux_mpi.formats import duration, fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError
 from flux_mpi.formats.rv1 import RSet
-from flux_mpi.job import eventlogs, listing, queueconfig, queuerules
+from flux_mpi.job import eventlogs, explaining, listing, owners, queueconfig, queuerules
 from flux_mpi.job.arrays import NO_ROW, JobArray
 from flux_mpi.job.digest import Digests
 from flux_mpi.job.ingest import Ingest, check_urgency
@@ -31,6 +31,8 @@ from flux_mpi.sched import plugins
 from flux_mpi.sched.base import Scheduler
 
 LIST_CHUNK = 5000
+MAX_PICTURE = 20_000
+"""Vertices of a graph that are told at once: some 5 MB."""
 EVENT_CHUNK = 10_000
 MAX_TURNS = 64
 """Turns of the manager in one turn of the loop, when mock jobs end sooner than it turns."""
@@ -92,7 +94,10 @@ class JobService:
         register = self.broker.register
         register("job-ingest", {"submit": self.submit})
         register("job-exec", {"hello": self.hello, "report": self.report})
-        register("sched", {"feasibility": self.feasibility, "explain": self.explain})
+        register(
+            "sched",
+            {"feasibility": self.feasibility, "explain": self.explain, "graph": self.graph},
+        )
         register("job-list", {"list": self.list_jobs, "stats": self.stats})
         register("job-info", {"lookup": self.lookup, "eventlog-watch": self.eventlog_watch})
         register(
@@ -123,8 +128,14 @@ class JobService:
     # -- what the instance tells ----------------------------------------------------------------
 
     def define(self, resources: RSet, up: IDSet) -> None:
-        """The instance has these resources, and the ranks in ``up`` can be used now."""
-        self.scheduler.update(resources, up)
+        """The instance has these resources, and the ranks in ``up`` can be used now.
+
+        Raises FluxError when what is configured does not fit them.
+        """
+        try:
+            self.scheduler.update(resources, up)
+        except ValueError as error:
+            raise FluxError(errno.EINVAL, f"configuration: resource.graph: {error}") from None
         self.manager.expiration = resources.expiration or inf
         self.manager.resources_changed(self.now())
 
@@ -140,6 +151,10 @@ class JobService:
     def allocated(self) -> RSet:
         """What jobs hold now."""
         return self.scheduler.allocated()
+
+    def others(self) -> dict[str, dict[str, int]]:
+        """Resources beside nodes, cores and GPUs: see `Scheduler.others`."""
+        return self.scheduler.others()
 
     @property
     def running(self) -> int:
@@ -242,7 +257,29 @@ class JobService:
         request.respond()
 
     def explain(self, request: Request) -> None:
-        request.respond({"text": self.scheduler.explain(self._jobspec(request).shape)})
+        """Why a job does not run, or a jobspec would not start now."""
+        body = _body(request)
+        if "id" in body:
+            jobs, k = self.manager.find(body["id"])
+            text = explaining.job(self.manager, jobs, k, self.now())
+        else:
+            text = self.scheduler.explain(self._jobspec(request).shape)
+        request.respond({"text": text})
+
+    def graph(self, request: Request) -> None:
+        """The graph of the resources, or a part of it, with who has what."""
+        path = _body(request).get("path")
+        if path is not None and not isinstance(path, str):
+            raise ServiceError(errno.EPROTO, f"path: expected text, found {path!r}"[:200])
+        running, reserved = owners.running(self.manager), owners.reserved(self.manager)
+        try:
+            found = self.scheduler.picture(running, reserved, path, MAX_PICTURE)
+        except ValueError as error:
+            raise ServiceError(errno.EINVAL, str(error)) from None
+        if found is None:
+            name = type(self.scheduler).__name__
+            raise ServiceError(errno.EOPNOTSUPP, f"{name} has no graph of the resources to show")
+        request.respond(found)
 
     def _jobspec(self, request: Request) -> Jobspec:
         try:
@@ -489,7 +526,7 @@ class JobService:
             if placement is None:
                 raise ServiceError(errno.ENOENT, "R: the job has no resources")
             t_alloc = ledger.t_alloc[row]
-            return placement.rset.to_dict(t_alloc, listing.expiration(jobs, t_alloc))
+            return placement.to_dict(t_alloc, listing.expiration(jobs, t_alloc))
         if key == "eventlog":
             return eventlogs.as_text(eventlogs.event_log(jobs, k, ledger))
         if key == "guest.exec.eventlog":
@@ -695,7 +732,7 @@ def _wrapped(spec: dict[str, Any], userid: int) -> str:
 def _scheduler(config: dict[str, Any]) -> Scheduler:
     """The scheduler that is configured. Raises FluxError."""
     try:
-        return plugins.scheduler(config.get("sched", {}))
+        return plugins.scheduler(config.get("sched", {}), config)
     except plugins.PluginError as error:
         raise FluxError(errno.EINVAL, f"configuration: {error}") from None
 

@@ -4,6 +4,7 @@
 
     [resource]
     exclude = "0"                    # idset of ranks, or hostlist
+    graph = "site.graphml"           # what there is besides; read by the scheduler (`owngraph`)
 
     [[resource.config]]
     hosts = "node[1-8]"
@@ -40,7 +41,7 @@ def parse_config(table: Any, hosts: Sequence[str]) -> ResourceConfig:
     """
     if table is None:
         return ResourceConfig()
-    _check(table, "resource", {"exclude", "config"})
+    _check(table, "resource", {"exclude", "config", "graph", "graph-format"})
     inventory = Inventory(hosts)
     exclude = EMPTY
     if table.get("exclude"):

@@ -60,11 +60,13 @@ class ResourceService:
         config: ResourceConfig | None = None,
         expiration: float = 0.0,
         allocated: Callable[[], RSet] | None = None,
+        others: Callable[[], dict[str, dict[str, int]]] | None = None,
         keeper: Keeper | None = None,
         define_after: float = DEFINE_AFTER,
         owner: int | None = None,
     ) -> None:
-        """``hosts``: host name by rank. ``allocated()``: what jobs hold now.
+        """``hosts``: host name by rank. ``allocated()``: what jobs hold now. ``others()``: what
+        there is beside nodes, cores and GPUs, by type.
 
         ``keeper`` gets ``resource.R`` and ``resource.eventlog``, as in Flux. ``define_after``:
         seconds to wait for ranks that do not report. ``owner``: uid who may drain (default: this
@@ -74,6 +76,7 @@ class ResourceService:
         self.broker = broker
         self.listener = listener
         self.allocated = allocated
+        self._others = others
         self.owner = os.geteuid() if owner is None else owner
         self._keeper = keeper
         self._journals: dict[Request, None] = {}
@@ -175,6 +178,7 @@ class ResourceService:
     def status(self, request: Request) -> None:
         monitor = self.monitor
         allocated = RSet() if self.allocated is None else self.allocated()
+        others = self._others() if self._others is not None else {}
         request.respond(
             {
                 "R": monitor.resource_set().to_dict(),
@@ -184,6 +188,7 @@ class ResourceService:
                 "offline": str(monitor.offline),
                 "exclude": str(monitor.exclude),
                 "expiration": monitor.expiration,
+                **({"others": others} if others else {}),
             }
         )
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Shape
@@ -100,3 +100,32 @@ class Scheduler(ABC):
     @abstractmethod
     def explain(self, shape: Shape) -> str:
         """Why a request does not start now, or that it would."""
+
+    def outlook(self, shape: Shape, now: float, duration: float = inf) -> str:
+        """When a request could start at the earliest, given what is known of what runs and is
+        reserved, in words; "" when that cannot be told."""
+        return ""
+
+    def remark(self, placement: Placement) -> str:
+        """What has become of the resources of something that runs, in words; "" when all is well:
+        it may run where nothing new may, or on what is no longer part of the instance."""
+        return ""
+
+    def others(self) -> dict[str, dict[str, int]]:
+        """Resources that are neither nodes nor cores nor GPUs: by type, units in all (``total``),
+        of those ``allocated``, and ``down`` with the node that they belong to."""
+        return {}
+
+    def picture(
+        self,
+        running: Iterable[tuple[Placement, str]],
+        reserved: Iterable[tuple[Reservation, str]],
+        path: str | None,
+        most: int,
+    ) -> dict[str, Any] | None:
+        """The graph of the resources, or what is at a path, with who has what; see `picture.py`.
+
+        None when there is no such thing. Raises ValueError for more than ``most`` vertices, or a
+        path that no vertex has.
+        """
+        return None

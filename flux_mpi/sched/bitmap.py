@@ -197,6 +197,11 @@ class BitmapScheduler(Scheduler):
 
     def _infeasible(self, shape: Shape) -> str | None:
         """Why the idle machine could not hold this, in Flux's words; None when it could."""
+        if shape.graph:
+            return (
+                f"unsatisfiable request: {shape.text()}: the bitmap scheduler knows nodes, cores "
+                "and GPUs at fixed counts only (sched.scheduler = graph knows more)"
+            )
         machine = self.machine
         cores, gpus = machine.core_counts, machine.gpu_counts
         nodes: Iterable[int] = range(machine.size)
@@ -461,6 +466,15 @@ class BitmapScheduler(Scheduler):
             else:
                 refused.append(placement)
         return refused
+
+    def take_over(self, running: Iterable[tuple[Placement, float]], now: float) -> None:
+        """Mark as allocated what another scheduler placed and when it is expected to end. All of it
+        must be free, and of this machine."""
+        for placement, end in running:
+            refused = self.hello([placement])
+            assert not refused, f"{placement} is not free"
+            end = min(end, now + FOREVER_S)
+            self.planner.started(id(placement), placement.key[1], now, end)
 
     def allocated(self) -> RSet:
         return self.machine.rset(self._allocated_parts())

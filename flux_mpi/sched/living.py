@@ -4,7 +4,7 @@ jobs that give some of theirs back."""
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from flux_mpi.resource.graph import E_EXCLUSIVE, E_MARK, E_WIDTH, EW_NEEDS, EW_WIDTH, ResourceGraph
 from flux_mpi.resource.readers import Allocation
@@ -13,6 +13,7 @@ from flux_mpi.sched.takewalk import (
     O_ANY_BELOW,
     O_BELOW,
     O_DEPTH,
+    O_EDGE,
     O_EXCLUSIVE,
     O_INDEX,
     O_NEEDS,
@@ -73,6 +74,44 @@ def without(
         row[O_WHOLE] &= int(vertex not in broken)
         left.append(row)
     return left
+
+
+def rows_for(
+    graph: ResourceGraph,
+    subsystem: str,
+    units: Mapping[int, int],
+    columns: Mapping[int, int],
+    n_below: int,
+) -> list[Row]:
+    """The rows of a booking of so many units of these vertices, and of all that is above them.
+
+    ``columns``: type number to the column that counts it.
+    """
+    rows: dict[int, Row] = {}
+
+    def row_of(vertex: int, depth: int) -> Row:
+        row = rows.get(vertex)
+        if row is None:
+            row = rows[vertex] = [0] * (O_BELOW + n_below)
+            row[O_EDGE] = -1
+            row[O_INDEX] = vertex
+            row[O_NEEDS] = graph.sizes[vertex]
+            row[O_DEPTH] = depth
+        return row
+
+    for vertex, needs in units.items():
+        above = up(graph, subsystem, vertex)
+        row = row_of(vertex, 1 + len(above))
+        row[O_TAKEN] = row[O_EXCLUSIVE] = 1
+        row[O_NEEDS] = needs
+        column = columns.get(graph.types.find(graph.type(vertex)))
+        for k, ancestor in enumerate(above):
+            row = row_of(ancestor, len(above) - k)
+            if column is not None:
+                row[O_BELOW + column] += needs
+                row[O_ANY_BELOW] = 1
+    # Parents come after all that is below them, as a walk writes them.
+    return sorted(rows.values(), key=lambda row: -row[O_DEPTH])
 
 
 def uncover(rows: array[int], width: int, vertices: set[int]) -> None:

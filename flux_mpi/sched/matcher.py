@@ -7,7 +7,7 @@ The operations and their outcomes are those of Fluxion's traverser.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -732,6 +732,58 @@ class Matcher:
     def cancel(self, job_id: int) -> None:
         """Give back all that a job has. Raises KeyError: no such job."""
         self._cancelled = self._release(job_id)
+
+    @property
+    def row_width(self) -> int:
+        """Words of a row of a booking."""
+        return self._row_width
+
+    # -- for who plans beside -------------------------------------------------------------------
+
+    def next_start(self, job: MatchJobspec, after: int) -> int:
+        """The first time, at ``after`` or later, when as much as a job needs is left in all, as far
+        as it is counted, for as long as it runs; -1 when there is none."""
+        _, whole = self._compile(job)
+        return self._first_time(array("q", whole.needs), after, ceil(job.duration))
+
+    def reserve_at(self, job: MatchJobspec, job_id: int, start: int, now: int) -> bool:
+        """Reserve resources from ``start`` on and at no other time; whether there were any."""
+        self._begin()
+        tables, whole = self._compile(job)
+        duration = ceil(job.duration)
+        if self.policy.volatile:
+            self._fill_scores()
+        self._s[S_NOW] = now
+        ok = self._eligible(job.constraint)
+        self._take_whole(self.policy.whole_types | whole.whole_types)
+        try:
+            status, _ = self._select(tables, ok, KIND_RESERVE, start, start + duration)
+        finally:
+            self._take_whole(self.policy.whole_types)
+        if status != 0:
+            return False
+        self._note(job_id, self._s[S_CARRIERS], start, start + duration, False)
+        return True
+
+    def hold(self, job_id: int, units: Mapping[int, int], start: int, end: int) -> bool:
+        """Let a job have so many units of these vertices, whatever a request would have found.
+
+        False when that much is not free; nothing has changed then.
+        """
+        self._begin()
+        for vertex, needs in units.items():
+            if self.graph.sizes[vertex] - self._peak(vertex, start, end, P_UNITS) < needs:
+                return False
+        columns = {self.graph.types.find(name): k for name, k in self._tracked.items()}
+        rows = living.rows_for(self.graph, self.subsystems[0], units, columns, len(self._tracked))
+        self._book(job_id, living.join(rows), len(rows), start, end, True)
+        return True
+
+    def prolong(self, job_id: int, end: int) -> None:
+        """Let a job have what it has until then. Raises KeyError: no such job."""
+        booking = self._release(job_id)
+        rows, n_rows = booking.rows, booking.n_rows
+        self._book(job_id, rows, n_rows, booking.start, end, booking.allocated)
 
     # -- a living graph -------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ node lists, summaries) are made once however many members run there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flux_mpi.formats.idset import IDSet
@@ -25,7 +26,8 @@ class Part(NamedTuple):
 class Placement:
     """The resources of one job: its parts, ascending by rank.
 
-    ``key`` is whatever the scheduler that made it needs to take the resources back.
+    ``key`` is whatever the scheduler that made it needs to take the resources back. ``extras`` are
+    units of whatever else it has by type, and ``scheduling`` the JGF of all of it, as JSON text.
     """
 
     __slots__ = (
@@ -33,13 +35,24 @@ class Placement:
         "key",
         "hosts",
         "ranks_mask",
+        "extras",
+        "scheduling",
         "_texts",
         "_ranks",
         "_rset",
         "_summary",
     )
 
-    def __init__(self, parts: Sequence[Part], hosts: Sequence[str], key: Any = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        hosts: Sequence[str],
+        key: Any = None,
+        extras: Mapping[str, int] | None = None,
+        scheduling: str = "",
+    ) -> None:
+        self.extras = extras or {}
+        self.scheduling = scheduling
         self.parts = tuple(parts)
         self.hosts = tuple(hosts)
         self.key = key
@@ -96,6 +109,13 @@ class Placement:
                 nslots=self.nslots or None,
             )
         return self._rset
+
+    def to_dict(self, starttime: float, expiration: float) -> dict[str, Any]:
+        """R, with all that the graph door has to say of it."""
+        found = self.rset.to_dict(starttime, expiration)
+        if self.scheduling:
+            found["scheduling"] = json.loads(self.scheduling)
+        return found
 
     @property
     def summary(self) -> str:

@@ -26,31 +26,56 @@ class PluginError(ValueError):
     """There is no such plug-in, or it is not what it should be."""
 
 
+def graph(config: Mapping[str, Any], instance: Mapping[str, Any] | None = None) -> Scheduler:
+    """The scheduler of graphs, and of nodes, cores and GPUs without one; see `settings`."""
+    from flux_mpi.sched import settings
+    from flux_mpi.sched.graph import GraphScheduler
+
+    tier = Tier(str(config.get("kernel", "auto")))
+    found = settings.parse({**(instance or {}), "sched": config})
+    if not found.file:
+        return GraphScheduler(found, None, tier)
+    from flux_mpi.resource import owngraph
+
+    try:
+        source = owngraph.read(found.file, found.format)
+    except owngraph.OwnGraphError as error:
+        raise settings.SettingsError(f"{found.key}: {error}") from None
+    return GraphScheduler(found, source, tier)
+
+
 def bitmap(config: Mapping[str, Any]) -> Scheduler:
     """The scheduler of nodes, cores and GPUs; ``sched.kernel``: see `Tier`."""
     return BitmapScheduler(Tier(str(config.get("kernel", "auto"))))
 
 
-BUILT_IN: dict[str, Maker] = {"bitmap": bitmap}
+BUILT_IN: dict[str, Maker] = {"graph": graph, "bitmap": bitmap}
 
-DEFAULT = "bitmap"
+DEFAULT = "graph"
 
 
-def scheduler(config: Mapping[str, Any]) -> Scheduler:
-    """The scheduler that ``sched.scheduler`` names. Raises PluginError."""
+def scheduler(config: Mapping[str, Any], instance: Mapping[str, Any] | None = None) -> Scheduler:
+    """The scheduler that ``sched.scheduler`` names. ``config`` is the table ``[sched]``, and
+    ``instance`` all of the configuration. Raises PluginError."""
     name = config.get("scheduler", DEFAULT)
     make = BUILT_IN.get(name) if isinstance(name, str) else None
     if make is None:
         make = _load("sched.scheduler", name, SCHEDULERS, BUILT_IN)
     try:
-        made = make(config)
+        made = graph(config, instance) if make is graph else make(config)
     except ValueError as error:
-        raise PluginError(f"sched: {error}") from None
+        raise PluginError(str(error) if _names_key(error) else f"sched: {error}") from None
     if not isinstance(made, Scheduler):
         raise PluginError(
             f"sched.scheduler: {name!r} makes a {type(made).__name__}, which is no Scheduler"
         )
     return made
+
+
+def _names_key(error: ValueError) -> bool:
+    from flux_mpi.sched.settings import SettingsError
+
+    return isinstance(error, SettingsError)
 
 
 def policy(name: Any, key: str) -> type[Policy]:

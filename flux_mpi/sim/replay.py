@@ -55,7 +55,7 @@ def replay(
     """Run the jobs on ``processors`` cores in nodes of ``node_cores``, with an instance's
     configuration. Jobs larger than the machine are cut down to it."""
     settings = parse(dict(config or {}))
-    scheduler = plugins.scheduler((config or {}).get("sched", {}))
+    scheduler = plugins.scheduler((config or {}).get("sched", {}), config)
     nodes = max(1, processors // node_cores)
     scheduler.update(
         RSet(

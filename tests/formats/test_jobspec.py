@@ -224,51 +224,105 @@ def test_the_general_form_is_accepted(case: str) -> None:
     spec = Jobspec.parse(USE_CASES[case])
     assert spec.to_dict() is USE_CASES[case]
     assert len(list(spec.walk())) > 1
-    if case == "2.3":
-        assert spec.shape == Shape(0, 10, 0, 2, 0, False, 10)
-    else:
+    if case in NO_SHAPE:
         with pytest.raises(JobspecError) as caught:
             _ = spec.shape
-        assert caught.value.field.startswith(("resources", "tasks"))
+        assert caught.value.field == NO_SHAPE[case]
+    elif case == "2.3":
+        assert spec.shape == Shape(0, 10, 0, 2, 0, False, 10)
+    else:
+        assert spec.shape.text() == GRAPHS[case]
+
+
+NO_SHAPE = {
+    "1.3": "resources[0].with[0].exclusive",
+    "1.5": "tasks",
+    "1.6": "resources[0].with[0].with[0].exclusive",
+    "2.4": "tasks",
+    "2.7": "tasks",
+}
+GRAPHS = {
+    "1.1": "slot=4/node",
+    "1.2": "slot=3-30/node",
+    "1.4": "slot=4/node/socket=2/core=4",
+    "1.8": "slot=4,9,16,25/node",
+    "2.1": "slot=4/node",
+    "2.2": "slot=4/node",
+    "2.5": "slot=10/[memory=2+;core]",
+    "2.6": "slot=2/node/memory=4+",
+    "2.8": "slot/node",
+    "RFC 45": "slot=2-16:2:*/core=3+",
+}
+"""Those use cases that numbers cannot express, as their shape says them."""
+
+
+@pytest.mark.parametrize(
+    ("resources", "numbers"),
+    [
+        ([slot(4, vertex("node"))], (4, 4, 1, 0, 0, False, 4)),
+        ([slot(4, vertex("gpu"))], (0, 4, 0, 0, 1, False, 4)),
+        ([slot(4, CORE, CORE)], (0, 4, 0, 2, 0, False, 4)),
+        ([slot(4, CORE, vertex("memory", 2))], (0, 4, 0, 1, 0, False, 4)),
+        ([vertex("node", "2-4", slot(3, CORE))], (2, 6, 3, 1, 0, False, 6)),
+        ([vertex("node", "2,8", slot(3, CORE))], (2, 6, 3, 1, 0, False, 6)),
+        ([vertex("rack", 2, vertex("node", 2, slot(1, CORE)))], (4, 4, 1, 1, 0, False, 4)),
+        ([slot(1, CORE), slot(1, CORE, label="b")], (0, 1, 0, 2, 0, False, 1)),
+    ],
+)
+def test_what_numbers_cannot_express_is_a_graph(
+    resources: list[dict[str, Any]], numbers: tuple[Any, ...]
+) -> None:
+    shape = Jobspec.parse(general(resources)).shape
+    assert shape.graph
+    assert Shape(*numbers, "", shape.graph) == shape
+    assert {shape: 1}[Jobspec.parse(copy.deepcopy(general(resources))).shape] == 1
+
+
+def test_labels_of_slots_and_spellings_of_counts_make_no_other_shape() -> None:
+    one = general([vertex("node", "2-4", slot(3, CORE, label="a"))])
+    one["tasks"][0]["slot"] = "a"
+    other = general([vertex("node", {"min": 2, "max": 4}, slot(3, CORE, label="b"))])
+    other["tasks"][0]["slot"] = "b"
+    assert Jobspec.parse(one).shape == Jobspec.parse(other).shape
+    plain = general([vertex("node", "2", slot({"min": 1, "max": 1}, CORE))])
+    assert Jobspec.parse(plain).shape == Shape(2, 2, 1, 1, 0, False, 2)
 
 
 @pytest.mark.parametrize(
     ("resources", "field"),
     [
-        ([slot(4, vertex("node"))], "resources[0].with"),
-        ([slot(4, vertex("gpu"))], "resources[0].with"),
-        ([slot(4, CORE, CORE)], "resources[0].with"),
-        ([slot(4, CORE, vertex("memory", 2))], "resources[0].with"),
-        ([slot(4, vertex("core", 1, vertex("pu")))], "resources[0].with[0].with"),
         ([slot(4, vertex("core", 1, exclusive=False))], "resources[0].with[0].exclusive"),
         ([{**slot(4, CORE), "exclusive": False}], "resources[0].exclusive"),
         ([vertex("node", 1, slot(1, CORE), id="n3")], "resources[0].id"),
-        ([vertex("node", "2-4", slot(1, CORE))], "resources[0].count"),
+        ([vertex("node", 1 << 30, slot(1 << 30, CORE))], "resources"),
         (
-            [vertex("node", 1, slot(1, vertex("core", {"min": 2})))],
-            "resources[0].with[0].with[0].count",
+            [vertex("rack", "1,3,5", vertex("node", ",".join(map(str, range(1, 99, 2)))))],
+            "resources",
         ),
-        ([vertex("rack", 1, vertex("node", 1, slot(1, CORE)))], "resources[0].type"),
-        ([vertex("node", 1, vertex("socket", 1, slot(1, CORE)))], "resources[0].with"),
-        ([slot(1, CORE), slot(1, CORE, label="b")], "resources"),
     ],
 )
-def test_what_the_bitmap_door_cannot_express(resources: list[dict[str, Any]], field: str) -> None:
+def test_what_no_scheduler_could_make_sense_of(resources: list[dict[str, Any]], field: str) -> None:
+    if field == "resources" and "with" in resources[0]["with"][0]:
+        resources[0]["unit"] = "x"  # numbers would do for the rest
+    elif resources[0]["type"] == "rack":
+        resources[0]["with"][0]["with"] = [slot(1, CORE)]
     spec = Jobspec.parse(general(resources))
     with pytest.raises(JobspecError) as caught:
         _ = spec.shape
     assert caught.value.field == field
 
 
-def test_tasks_that_the_bitmap_door_cannot_count() -> None:
+def test_tasks_that_cannot_be_counted() -> None:
     nodes = [vertex("node", 4, slot(1, CORE))]
     for count, field in (
         ({"total": 3}, "tasks[0].count.total"),
-        ({"per_resource": {"type": "core", "count": 1}}, "tasks[0].count.per_resource"),
+        ({"per_resource": {"type": "gpu", "count": 1}}, "tasks[0].count.per_resource.type"),
     ):
         with pytest.raises(JobspecError) as caught:
             _ = Jobspec.parse(general(nodes, count)).shape
         assert caught.value.field == field
+    per_core = general(nodes, {"per_resource": {"type": "core", "count": 2}})
+    assert Jobspec.parse(per_core).shape.ntasks == 8
 
 
 # path to change, the value put there ("DELETE" removes), the field the error names

@@ -113,11 +113,14 @@ def test_queues_and_dependencies_are_not_ignored(make_entry: Make) -> None:
     assert "afterok" in str(refusal({"entries": [depends]}))
 
 
-def test_a_request_that_the_scheduler_cannot_express(make_entry: Make) -> None:
+def test_a_request_that_only_a_graph_expresses(make_entry: Make) -> None:
     odd = make_entry()
     slot = odd["jobspec"]["resources"][0]
     odd["jobspec"]["resources"] = [{"type": "rack", "count": 1, "with": [slot]}]
-    assert "resources[0].type" in str(refusal({"entries": [odd]}))
+    (entry,), _, _ = Ingest().parse({"entries": [odd]})
+    assert entry.shape.text() == "rack/slot/core"
+    slot["with"][0]["exclusive"] = False
+    assert "resources[0].with[0].with[0].exclusive" in str(refusal({"entries": [odd]}))
 
 
 @pytest.mark.parametrize(

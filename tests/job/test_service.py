@@ -332,6 +332,27 @@ def test_feasibility(world: Any, make_entry: Make) -> None:
     )
 
 
+def test_explanations(world: Any, make_entry: Make) -> None:
+    text = world.call("sched.explain", {"jobspec": make_entry(ntasks=8)["jobspec"]}).payload["text"]
+    assert text.startswith("needs 8 slots of 1 core each; found 8 cores free")
+    ((jobid, _),) = world.submit(make_entry(mock=60, ntasks=8))
+    assert " is running: for " in world.call("sched.explain", {"id": jobid}).payload["text"]
+    ((waiting, _),) = world.submit(make_entry(ntasks=2))
+    text = world.call("sched.explain", {"id": waiting}).payload["text"]
+    assert text.splitlines()[0].endswith(" is the first of the queue")
+    number, text = world.call("sched.explain", {"id": 5}).error
+    assert (number, text.partition(": ")[2]) == (errno.ENOENT, "unknown job id")
+
+
+def test_a_scheduler_without_a_graph_has_none_to_show(world: Any) -> None:
+    assert world.call("sched.graph", {}).error == (
+        errno.EOPNOTSUPP,
+        "BitmapScheduler has no graph of the resources to show",
+    )
+    assert world.call("sched.graph", {"path": 3}).error[0] == errno.EPROTO
+    assert world.service.others() == {}
+
+
 # -- resources ----------------------------------------------------------------------------------
 
 

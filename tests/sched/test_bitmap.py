@@ -259,3 +259,12 @@ def test_allocations_never_overlap_and_freeing_in_any_order_restores_everything(
     random.shuffle(held)  # type: ignore[attr-defined]
     scheduler.free(held)
     assert [list(words) for words in scheduler._faces[:6]] == before
+
+
+def test_a_graph_is_not_for_the_bitmap_door(four: BitmapScheduler) -> None:
+    graph = '[{"count":1,"type":"rack","with":[{"count":2,"label":"task","type":"slot"}]}]'
+    request = Shape(0, 2, 0, 1, 0, False, 2, "", graph)
+    assert four.feasible(request) == (
+        "unsatisfiable request: rack/slot=2: the bitmap scheduler knows nodes, cores and GPUs at "
+        "fixed counts only (sched.scheduler = graph knows more)"
+    )

@@ -14,8 +14,8 @@ from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Shape
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.sched import plugins, policy
-from flux_mpi.sched.base import Scheduler
 from flux_mpi.sched.bitmap import BitmapScheduler
+from flux_mpi.sched.graph import GraphScheduler
 from flux_mpi.sched.placement import Placement
 from flux_mpi.sched.policy import Params, Policy, Run
 from flux_mpi.sched.tiered import Tier
@@ -247,11 +247,14 @@ def test_what_cannot_be_planned_is_passed_over(nodes: Callable[[int], Shape]) ->
 
 def test_names_of_plugins() -> None:
     assert plugins.policy("easy", "k") is policy.Easy
-    assert isinstance(plugins.scheduler({}), BitmapScheduler)
-    assert isinstance(plugins.scheduler({"scheduler": "bitmap", "kernel": "never"}), Scheduler)
+    assert isinstance(plugins.scheduler({}), GraphScheduler)
+    bitmap = plugins.scheduler({"scheduler": "bitmap", "kernel": "never"})
+    assert isinstance(bitmap, BitmapScheduler)
     with pytest.raises(plugins.PluginError, match=r"k: found 'sjf', allowed: .*easy.*hybrid"):
         plugins.policy("sjf", "k")
-    with pytest.raises(plugins.PluginError, match=r"sched.scheduler: found 3, allowed: bitmap"):
+    with pytest.raises(
+        plugins.PluginError, match=r"sched.scheduler: found 3, allowed: bitmap, graph"
+    ):
         plugins.scheduler({"scheduler": 3})
     with pytest.raises(plugins.PluginError, match="kernel policy"):
         plugins.scheduler({"kernel": "sometimes"})

@@ -85,6 +85,7 @@ from flux_mpi.sched.scalars import (
     S_PRE,
     S_TICK,
     S_TOP,
+    S_TYPES,
     S_VERTEX_ORDER,
     X_LABEL,
     X_SCORE,
@@ -193,6 +194,11 @@ def enter(
         taken = 1
     if prune(v, x, xw, p, ok, n_ok, req, rw, s, u, low, high, taken) < 0:
         return UNFIT
+    if s[S_TYPES + kind] & 1 != 0:
+        # Taken at all, it is taken with everything below it: nobody may have any of that.
+        head = v[vu + V_HEAD]
+        if peak(p, s[S_POINT_WIDTH], head, s[S_AT], s[S_END], P_JOBS) > 0:
+            return UNFIT
     v[vu + V_COLOR] = s[S_COLOR]
     mark_at = s[S_TOP]
     frame = new_frame(w, s)

@@ -8,6 +8,7 @@ import pytest
 
 from flux_mpi.formats.request import MatchJobspec, Request
 from flux_mpi.resource.graph import ResourceGraph
+from flux_mpi.resource.writers import create_writer
 from flux_mpi.sched.bookings import Outcome
 from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.matcher import CENTURY, OPERATIONS, Matcher
@@ -449,3 +450,12 @@ def test_a_large_graph_is_matched_like_the_small_one_it_begins_with(policy: str)
             assert small(asked, op) == large(asked, op)
             assert small.found.taken == large.found.taken
             assert small.found.shared == large.found.shared
+
+
+def test_a_node_of_which_an_update_gave_something_away_is_not_taken_whole() -> None:
+    shared, whole = Bench(machine(2, 2), policy="low"), Bench(machine(2, 2), policy="lonodex")
+    writer = create_writer("jgf", shared.graph)
+    shared.matcher.match("allocate", job(cores(1)), 1, writer)
+    assert whole.matcher.update(1, writer.emit(), "jgf", 0, 10, None).status == "matched"
+    outcomes = [whole.matcher.match("allocate", job(cores(1)), k, None) for k in (2, 3)]
+    assert [outcome.status for outcome in outcomes] == ["matched", "busy"]

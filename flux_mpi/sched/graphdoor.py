@@ -92,7 +92,7 @@ class GraphDoor:
         self._reserved: set[int] = set()
         self._interned: dict[tuple[Any, ...], Placement] = {}
         self._up = IDSet()
-        self.matcher.mark_ranks(own.node_of, DOWN)
+        self.matcher.mark(own.node_of.values(), DOWN)
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -134,8 +134,9 @@ class GraphDoor:
     def set_up(self, ranks: IDSet) -> None:
         """Only these ranks may be used for what is new."""
         known = IDSet(rank for rank in self.own.node_of if rank in ranks)
-        self.matcher.mark_ranks(known - self._up, UP)
-        self.matcher.mark_ranks(self._up - known, DOWN)
+        node_of = self.own.node_of
+        self.matcher.mark([node_of[rank] for rank in known - self._up], UP)
+        self.matcher.mark([node_of[rank] for rank in self._up - known], DOWN)
         self._up = known
 
     # -- requests -------------------------------------------------------------------------------

@@ -160,8 +160,8 @@ COMMAND = _ResourceQuery(
                     metavar="POLICY",
                     default="first",
                     help="Which resources to prefer: low, high, lonode, hinode, lonodex, hinodex, "
-                    "first, firstnodex, locality, variation, or key=value settings of one's own "
-                    "(default: first).",
+                    "first, firstnode, firstnodex, locality, variation, or key=value settings of "
+                    "one's own (default: first).",
                 ),
                 value(
                     "-T",

@@ -175,7 +175,10 @@ def policy(text: str) -> MatchPolicy:
             f"match policy: expected one of {', '.join(names())}, or options such as "
             f"'policy=low node_centric=true', found {text[:80]!r}"
         )
-    found = plugin.load()
+    try:
+        found = plugin.load()
+    except Exception as error:  # whatever it is, it is the plug-in's and must be named
+        raise ValueError(f"match policy {text} ({plugin.value}): {error}") from error
     found = found if isinstance(found, MatchPolicy) else found()
     if not isinstance(found, MatchPolicy):
         raise ValueError(

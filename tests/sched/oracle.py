@@ -385,8 +385,11 @@ class World:
                 return time
         return None
 
-    def too_many_nodes(self, requests: Sequence[Request]) -> bool:
-        """Whether more nodes are asked for than are up: refused without a look, as by Fluxion."""
+    def too_many_nodes(self, requests: Sequence[Request], constraint: Any) -> bool:
+        """Whether more nodes are asked for than there are up and eligible.
+
+        That is refused without another look, as by Fluxion, when nodes are counted at the root.
+        """
 
         def wanted(inside: Sequence[Request], times: int) -> int:
             return sum(
@@ -395,7 +398,7 @@ class World:
                 for request in inside
             )
 
-        nodes = [part for part in self.root.all() if part.type == "node"]
+        nodes = [x for x in self.root.all() if x.type == "node" and meets(constraint, x)]
         up = [part for part in nodes if all(above.up for above in part.way_up())]
         return wanted(requests, 1) > len(up)
 

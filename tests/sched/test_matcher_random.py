@@ -15,7 +15,7 @@ from flux_mpi.formats.request import MatchJobspec
 from flux_mpi.sched import reach
 from flux_mpi.sched.bookings import Outcome
 from flux_mpi.sched.graphtier import GraphTier
-from flux_mpi.sched.matcher import Matcher
+from flux_mpi.sched.matcher import CENTURY, Matcher
 from tests.sched.oracle import (
     FAR,
     Grant,
@@ -49,6 +49,7 @@ FILTERS = ("ALL:core", "ALL:core,cluster:node", "rack:gpu,node:core,ALL:memory",
 
 policies = st.sampled_from(POLICIES)
 filters = st.sampled_from(FILTERS)
+ends = st.sampled_from((CENTURY, 8))
 
 
 def whole_types(policy: str) -> frozenset[str]:
@@ -150,7 +151,7 @@ class Play:
             self._next += 1
             self.world.grants[job_id] = Grant(
                 outcome.at,
-                outcome.at + int(job.duration),
+                min(outcome.at + int(job.duration), self.matcher.expiration),
                 outcome.at == self.now,
                 set(self.last.taken),
             )
@@ -272,7 +273,7 @@ def judged(play: Play, step: Step) -> Outcome | None:
         else:
             ever = View(FAR, FAR + 1, False, True, job.constraint)
             expected = {"busy" if world.exists(job.resources, ever) else "unsatisfiable"}
-            if world.too_many_nodes(job.resources):
+            if world.too_many_nodes(job.resources, job.constraint):
                 expected.add("unsatisfiable" if op == "allocate_with_satisfiability" else "busy")
             assert outcome.status in expected
     return outcome
@@ -289,12 +290,12 @@ def test_each_step_does_what_the_oracle_says(scene: tuple[Part, list[Step]], pol
 
 
 @settings(max_examples=70, deadline=None)
-@given(scenes(10, mixed=True, wide=True), policies, filters)
+@given(scenes(10, mixed=True, wide=True), policies, filters, ends)
 def test_jobs_never_share_and_counts_stay_exact(
-    scene: tuple[Part, list[Step]], policy: str, prune: str
+    scene: tuple[Part, list[Step]], policy: str, prune: str, end: int
 ) -> None:
     root, todo = scene
-    play = Play(root, policy, prune)
+    play = Play(root, policy, prune, expiration=end)
     held: dict[int, Grant] = {}
     for step in todo:
         play.run(step)
@@ -313,12 +314,12 @@ def test_jobs_never_share_and_counts_stay_exact(
 
 
 @settings(max_examples=70, deadline=None)
-@given(scenes(10, mixed=True, wide=True), policies, filters, st.randoms())
+@given(scenes(10, mixed=True, wide=True), policies, filters, ends, st.randoms())
 def test_cancelling_in_any_order_restores_the_state(
-    scene: tuple[Part, list[Step]], policy: str, prune: str, random: Any
+    scene: tuple[Part, list[Step]], policy: str, prune: str, end: int, random: Any
 ) -> None:
     root, todo = scene
-    play = Play(root, policy, prune)
+    play = Play(root, policy, prune, expiration=end)
     empty = state(play.matcher)
     for step in todo:
         before = state(play.matcher)

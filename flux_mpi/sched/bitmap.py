@@ -471,8 +471,8 @@ class BitmapScheduler(Scheduler):
         """Mark as allocated what another scheduler placed and when it is expected to end. All of it
         must be free, and of this machine."""
         for placement, end in running:
-            refused = self.hello([placement])
-            assert not refused, f"{placement} is not free"
+            if self.hello([placement]):
+                raise ValueError(f"{placement} is not free")
             end = min(end, now + FOREVER_S)
             self.planner.started(id(placement), placement.key[1], now, end)
 

@@ -86,8 +86,9 @@ class GraphDoor:
         self._asks: dict[Shape, tuple[Ask, list[MatchJobspec]]] = {}
         self._spreads: dict[tuple[Shape, int], MatchJobspec] = {}
         self._held: dict[int, tuple[Placement, list[int]]] = {}
-        self._by_graph: set[int] = set()
-        """Those of them that a request for a graph got."""
+        self._special: set[int] = set()
+        """Those of them that the bitmap door could not know: what a request for a graph got, and
+        what runs on something that is no longer there."""
         self._ends: list[tuple[int, int]] = []
         self._reserved: set[int] = set()
         self._interned: dict[tuple[Any, ...], Placement] = {}
@@ -209,7 +210,7 @@ class GraphDoor:
             self._expect(ids)
             self._hold(placement, ids)
             if shape.graph:
-                self._by_graph.add(id(placement))
+                self._special.add(id(placement))
             found.append(placement)
         return found
 
@@ -273,7 +274,7 @@ class GraphDoor:
         scheduling = text.rstrip("\n")
         key = (parts, scheduling)
         placement = self._interned.get(key)
-        if placement is None:
+        if placement is None or id(placement) in self._held:
             hosts = self.machine.resources.hosts
             placement = Placement(
                 parts,
@@ -296,7 +297,7 @@ class GraphDoor:
             held = self._held.pop(id(placement), None)
             if held is None:
                 raise ValueError(f"{placement} is not allocated")
-            self._by_graph.discard(id(placement))
+            self._special.discard(id(placement))
             self._cancel(held[1])
 
     def put(self, placement: Placement, now: float, end: float) -> bool:
@@ -312,6 +313,8 @@ class GraphDoor:
         units = self.holdings.units(placement.parts)
         if not self._take(placement, units, now, end):
             self._hold(placement, [])
+        if len(units) != _size(placement):
+            self._special.add(id(placement))
 
     def _take(self, placement: Placement, units: dict[int, int], now: float, end: float) -> bool:
         at = self._at(now)
@@ -328,8 +331,8 @@ class GraphDoor:
 
     @property
     def needed(self) -> bool:
-        """Whether anything runs or is reserved that only this door knows how to free."""
-        return bool(self._by_graph or self._reserved)
+        """Whether anything runs or is reserved that only this door knows of."""
+        return bool(self._special or self._reserved)
 
     def running(self, now: float) -> list[tuple[Placement, float]]:
         """What runs, and when each is expected to end."""

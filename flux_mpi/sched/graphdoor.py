@@ -28,6 +28,7 @@ from flux_mpi.sched.machine import Machine
 from flux_mpi.sched.matcher import Matcher
 from flux_mpi.sched.placement import Placement
 from flux_mpi.sched.planner import FOREVER_S
+from flux_mpi.sched.reasons import why_not
 from flux_mpi.sched.settings import GraphSettings
 from flux_mpi.sched.translate import Ask, ask, count_slots, spread
 
@@ -428,20 +429,7 @@ class GraphDoor:
     def explain(self, shape: Shape) -> str:
         """What a request asks for, and what there is of that just now."""
         lines = [f"needs {shape.text()}; found {self._found(shape)}"]
-        if shape.constraint:
-            hits = self.machine.matching(shape.constraint)
-            usable = sum(
-                1 for rank, hit in zip(self.machine.ranks, hits) if hit and rank in self._up
-            )
-            out = self.machine.size - sum(hits)
-            lines.append(
-                f"the constraint {shape.constraint} rules out {out} of {self.machine.size} nodes; "
-                f"of the others {usable} can be used now"
-            )
-        down = [rank for rank in self.machine.ranks if rank not in self._up]
-        if down:
-            lines.append(f"{len(down)} of {self.machine.size} nodes are down, drained or excluded")
-        return "\n".join(lines)
+        return "\n".join(lines + why_not(self.machine, shape.constraint, self._up))
 
     def _found(self, shape: Shape) -> str:
         """Units of each type that a request names: free of those that are up."""

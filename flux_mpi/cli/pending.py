@@ -16,13 +16,14 @@ FLAGS = ("debug", "waitable", "novalidate")
 
 
 def submit(args: Arguments) -> int:
-    """Submit a jobspec from a file or standard input, as it is."""
+    """Submit a jobspec, JSON or YAML, from a file or standard input, as it is."""
     from flux_mpi.client import jobs
+    from flux_mpi.formats import yamltext
     from flux_mpi.formats.jobspec import Jobspec, JobspecError
 
     path = args.operands[0] if args.operands else "-"
     try:
-        spec = Jobspec.parse(_read(path))
+        spec = Jobspec.parse(yamltext.load(_read(path)))
     except JobspecError as error:
         raise UsageError(f"{PROG}: ERROR: {'stdin' if path == '-' else path}: {error}", 1) from None
     with connect() as handle:

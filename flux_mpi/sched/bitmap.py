@@ -16,6 +16,7 @@ from flux_mpi.sched.machine import Machine
 from flux_mpi.sched.placement import Part, Placement
 from flux_mpi.sched.planner import FOREVER_S, Planner
 from flux_mpi.sched.profile import Admission, Need
+from flux_mpi.sched.reasons import why_not
 from flux_mpi.sched.tiered import Tier
 
 BATCH = 4096
@@ -257,7 +258,9 @@ class BitmapScheduler(Scheduler):
         found = f"{free_cores} cores free on {len(up)} usable nodes, {whole} of them empty"
         if self._gpu_words:
             found += f"; {sum(self._gpu_free[i] for i in up)} GPUs free"
-        return f"needs {shape.text()}; found {found}"
+        lines = [f"needs {shape.text()}; found {found}"]
+        usable = IDSet.from_mask(self._up)
+        return "\n".join(lines + why_not(self.machine, shape.constraint, usable))
 
     # -- allocation -----------------------------------------------------------------------------
 
@@ -471,8 +474,8 @@ class BitmapScheduler(Scheduler):
         """Mark as allocated what another scheduler placed and when it is expected to end. All of it
         must be free, and of this machine."""
         for placement, end in running:
-            refused = self.hello([placement])
-            assert not refused, f"{placement} is not free"
+            if self.hello([placement]):
+                raise ValueError(f"{placement} is not free")
             end = min(end, now + FOREVER_S)
             self.planner.started(id(placement), placement.key[1], now, end)
 

@@ -28,6 +28,7 @@ from flux_mpi.sched.machine import Machine
 from flux_mpi.sched.matcher import Matcher
 from flux_mpi.sched.placement import Placement
 from flux_mpi.sched.planner import FOREVER_S
+from flux_mpi.sched.reasons import why_not
 from flux_mpi.sched.settings import GraphSettings
 from flux_mpi.sched.translate import Ask, ask, count_slots, spread
 
@@ -86,13 +87,14 @@ class GraphDoor:
         self._asks: dict[Shape, tuple[Ask, list[MatchJobspec]]] = {}
         self._spreads: dict[tuple[Shape, int], MatchJobspec] = {}
         self._held: dict[int, tuple[Placement, list[int]]] = {}
-        self._by_graph: set[int] = set()
-        """Those of them that a request for a graph got."""
+        self._special: set[int] = set()
+        """Those of them that the bitmap door could not know: what a request for a graph got, and
+        what runs on something that is no longer there."""
         self._ends: list[tuple[int, int]] = []
         self._reserved: set[int] = set()
         self._interned: dict[tuple[Any, ...], Placement] = {}
         self._up = IDSet()
-        self.matcher.mark_ranks(own.node_of, DOWN)
+        self.matcher.mark(own.node_of.values(), DOWN)
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -134,8 +136,9 @@ class GraphDoor:
     def set_up(self, ranks: IDSet) -> None:
         """Only these ranks may be used for what is new."""
         known = IDSet(rank for rank in self.own.node_of if rank in ranks)
-        self.matcher.mark_ranks(known - self._up, UP)
-        self.matcher.mark_ranks(self._up - known, DOWN)
+        node_of = self.own.node_of
+        self.matcher.mark([node_of[rank] for rank in known - self._up], UP)
+        self.matcher.mark([node_of[rank] for rank in self._up - known], DOWN)
         self._up = known
 
     # -- requests -------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ class GraphDoor:
             self._expect(ids)
             self._hold(placement, ids)
             if shape.graph:
-                self._by_graph.add(id(placement))
+                self._special.add(id(placement))
             found.append(placement)
         return found
 
@@ -272,7 +275,7 @@ class GraphDoor:
         scheduling = text.rstrip("\n")
         key = (parts, scheduling)
         placement = self._interned.get(key)
-        if placement is None:
+        if placement is None or id(placement) in self._held:
             hosts = self.machine.resources.hosts
             placement = Placement(
                 parts,
@@ -295,7 +298,7 @@ class GraphDoor:
             held = self._held.pop(id(placement), None)
             if held is None:
                 raise ValueError(f"{placement} is not allocated")
-            self._by_graph.discard(id(placement))
+            self._special.discard(id(placement))
             self._cancel(held[1])
 
     def put(self, placement: Placement, now: float, end: float) -> bool:
@@ -311,6 +314,8 @@ class GraphDoor:
         units = self.holdings.units(placement.parts)
         if not self._take(placement, units, now, end):
             self._hold(placement, [])
+        if len(units) != _size(placement):
+            self._special.add(id(placement))
 
     def _take(self, placement: Placement, units: dict[int, int], now: float, end: float) -> bool:
         at = self._at(now)
@@ -327,8 +332,8 @@ class GraphDoor:
 
     @property
     def needed(self) -> bool:
-        """Whether anything runs or is reserved that only this door knows how to free."""
-        return bool(self._by_graph or self._reserved)
+        """Whether anything runs or is reserved that only this door knows of."""
+        return bool(self._special or self._reserved)
 
     def running(self, now: float) -> list[tuple[Placement, float]]:
         """What runs, and when each is expected to end."""
@@ -424,20 +429,7 @@ class GraphDoor:
     def explain(self, shape: Shape) -> str:
         """What a request asks for, and what there is of that just now."""
         lines = [f"needs {shape.text()}; found {self._found(shape)}"]
-        if shape.constraint:
-            hits = self.machine.matching(shape.constraint)
-            usable = sum(
-                1 for rank, hit in zip(self.machine.ranks, hits) if hit and rank in self._up
-            )
-            out = self.machine.size - sum(hits)
-            lines.append(
-                f"the constraint {shape.constraint} rules out {out} of {self.machine.size} nodes; "
-                f"of the others {usable} can be used now"
-            )
-        down = [rank for rank in self.machine.ranks if rank not in self._up]
-        if down:
-            lines.append(f"{len(down)} of {self.machine.size} nodes are down, drained or excluded")
-        return "\n".join(lines)
+        return "\n".join(lines + why_not(self.machine, shape.constraint, self._up))
 
     def _found(self, shape: Shape) -> str:
         """Units of each type that a request names: free of those that are up."""

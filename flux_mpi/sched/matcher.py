@@ -949,6 +949,13 @@ class Matcher:
         nodes = sum(1 for u in self._below(changed) if self.graph.type(u) == "node")
         self._nodes_up += nodes if status == UP else -nodes
 
+    def mark(self, nodes: Iterable[int], status: int) -> None:
+        """Let nodes, named by their vertices, be up or down."""
+        for node in nodes:
+            if self.graph.status(node) != status:
+                self.graph.set_status(node, status)
+                self._nodes_up += 1 if status == UP else -1
+
     def mark_ranks(self, ranks: Iterable[int], status: int) -> None:
         """Let all vertices of some ranks be up or down; unknown ranks are passed over."""
         by_rank = self.graph.by_rank()

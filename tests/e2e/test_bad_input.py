@@ -491,6 +491,9 @@ def test_a_field_of_the_wrong_type_is_named(
         ("attributes", "system", "cwd"): (str,),
         ("attributes", "system", "environment"): (dict,),
         ("resources", 0, "with", 0, "label"): (str,),
+        # There may be resources of any type; whether there are is for the scheduler to say.
+        ("resources", 0, "type"): (str,),
+        ("resources", 0, "with", 0, "with", 0, "type"): (str,),
         ("tasks", 0, "slot"): (),
     }
     spec = copy.deepcopy(SPEC)

@@ -261,6 +261,19 @@ def test_allocations_never_overlap_and_freeing_in_any_order_restores_everything(
     assert [list(words) for words in scheduler._faces[:6]] == before
 
 
+def test_which_part_of_a_constraint_rules_nodes_out(resources: Resources) -> None:
+    scheduler = BitmapScheduler(Tier("never"))
+    scheduler.update(resources([(2, 0)] * 4, {"big": "2-3", "new": "0-2"}), IDSet([0, 1, 2]))
+    constraint = '{"and":[{"properties":["big","new"]},{"not":[{"ranks":["0"]}]}]}'
+    request = Shape(0, 1, 0, 1, 0, False, 1, constraint)
+    assert scheduler.explain(request).splitlines()[1:] == [
+        f"the constraint {constraint} rules out 3 of 4 nodes "
+        '({"properties":["big"]}: 2, {"properties":["new"]}: 1, {"not":[{"ranks":["0"]}]}: 1); '
+        "of the others 1 can be used now",
+        "1 of 4 nodes is down, drained or excluded",
+    ]
+
+
 def test_a_graph_is_not_for_the_bitmap_door(four: BitmapScheduler) -> None:
     graph = '[{"count":1,"type":"rack","with":[{"count":2,"label":"task","type":"slot"}]}]'
     request = Shape(0, 2, 0, 1, 0, False, 2, "", graph)

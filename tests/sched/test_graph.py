@@ -457,6 +457,22 @@ def test_what_runs_on_a_removed_part_is_told_apart(
     assert len(scheduler.alloc(shape(cores=2), 9, 1.0)) == 3
 
 
+def test_the_door_stays_open_for_what_lost_a_core(
+    resources: Callable[..., RSet], shape: Callable[..., Shape]
+) -> None:
+    scheduler = GraphScheduler(None, None, Tier("never"))
+    scheduler.linger_s = 0.0
+    scheduler.update(resources([(2, 0)] * 2))
+    (job,) = scheduler.alloc(shape(cores=2), 1, 0.0)
+    scheduler.free(scheduler.alloc(asking({"type": "node", "count": "1-2"}), 1, 1.0))
+    scheduler.update(resources([(1, 0), (2, 0)]))
+    assert len(scheduler.alloc(shape(), 9, 5.0)) == 2
+    assert scheduler.door is not None
+    scheduler.free([job])
+    assert len(scheduler.alloc(shape(), 9, 6.0)) == 1
+    assert scheduler.door is None
+
+
 def test_what_has_no_limit_is_waited_for_last(
     resources: Callable[..., RSet], shape: Callable[..., Shape]
 ) -> None:

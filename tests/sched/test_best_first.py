@@ -14,6 +14,8 @@ from flux_mpi.sched.graphtier import GraphTier
 from flux_mpi.sched.matcher import Matcher
 from flux_mpi.sched.takewalk import O_INDEX, O_TAKEN
 
+pytestmark = pytest.mark.timeout(600)  # kernels may have to be compiled first
+
 RACKS, NODES, CORES, GPUS = 6, 64, 12, 2
 
 

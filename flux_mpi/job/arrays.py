@@ -56,6 +56,8 @@ class JobArray:
         "urgencies",
         "reaped",
         "sent_to",
+        "running",
+        "pace",
         "listing",
     )
 
@@ -101,6 +103,10 @@ class JobArray:
         self.reaped: bytearray | None = None
         self.sent_to = 0
         """Bitmask of the ranks that were sent the task specification."""
+        self.running = 0
+        """Members that hold resources."""
+        self.pace = float("inf")
+        """Seconds that members take on a rank, the latest counting most; infinite: not known."""
         self.listing: dict[str, Any] | None = None
 
     def id(self, k: int) -> int:
@@ -125,6 +131,11 @@ class JobArray:
 
     def urgency_of(self, k: int) -> int:
         return self.urgencies.get(k, self.urgency) if self.urgencies else self.urgency
+
+    def took(self, seconds: float) -> None:
+        """A member ran for so long."""
+        known = self.pace != float("inf")
+        self.pace = self.pace + (seconds - self.pace) / 8 if known else seconds
 
     def run_length(self, k: int, end: int) -> int:
         """How many members from ``k`` on, before ``end``, have the same state byte as ``k``."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from flux_mpi.broker.service import Broker, Request, ServiceError
+from flux_mpi.broker.service import Broker, Handler, Request, ServiceError
 from flux_mpi.formats import duration, fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError
@@ -79,6 +79,8 @@ class JobService:
         self._timer: Timer | None = None
         self._digests = Digests(self.reactor)
         self._timer_due = 0.0
+        self._unsettled: list[tuple[Handler, Request]] = []
+        """Requests that wait until nothing is on lease."""
         self._journals: dict[Request, None] = {}
         self._watches: dict[int, list[_Watch]] = {}
         self._on_empty: list[Callable[[], object]] = []
@@ -161,6 +163,8 @@ class JobService:
         """Run after each turn of the loop: everything that arrived is acted on at once."""
         manager = self.manager
         now = self._offset + self.reactor.monotonic()
+        if self._unsettled and not manager.leases.out:
+            self._settle()
         if manager.due(now):
             for _ in range(MAX_TURNS):
                 # Timers are acted on at the time they were due, not when this loop got to it:
@@ -182,6 +186,22 @@ class JobService:
                     callback()
         self._arm(now)
 
+    def _settle(self) -> None:
+        """Nothing is on lease any more: carry out what waited for that."""
+        unsettled, self._unsettled = self._unsettled, []
+        for handler, request in unsettled:
+            try:
+                handler(request)
+            except ServiceError as error:
+                request.error(error.errno or errno.EINVAL, str(error))
+
+    def _after_leases(self, request: Request, handler: Handler) -> None:
+        """Carry out a request once it is known of all jobs whether they have begun."""
+        if self.manager.recall():
+            self._unsettled.append((handler, request))
+        else:
+            handler(request)
+
     def _arm(self, now: float) -> None:
         deadline = now if self.manager.dirty else self.manager.next_deadline()
         if deadline is None or deadline == float("inf"):
@@ -199,7 +219,12 @@ class JobService:
     def _carry_out(self, actions: Actions) -> None:
         send = self.broker.send
         for rank, start in actions.starts.items():
-            send("exec.start", {"specs": start.specs, "jobs": start.jobs}, rank=rank)
+            payload: dict[str, Any] = {"specs": start.specs, "jobs": start.jobs}
+            if start.leases:
+                payload["leases"] = start.leases
+            send("exec.start", payload, rank=rank)
+        for rank, ids in actions.recalls.items():
+            send("exec.recall", {"ids": ids}, rank=rank)
         for rank, jobid, signum in actions.kills:
             send("exec.kill", {"id": jobid, "signum": signum}, rank=rank)
         for rank, keys in actions.forgets.items():
@@ -353,8 +378,12 @@ class JobService:
         jobid = _int(body, "id")
         urgency = check_urgency(body.get("urgency"))
         self._may_change(request, jobid)
-        old = self.manager.set_urgency(jobid, urgency, request.uid, self.now())
-        request.respond({"old": old})
+
+        def change(request: Request) -> None:
+            old = self.manager.set_urgency(jobid, urgency, request.uid, self.now())
+            request.respond({"old": old})
+
+        self._after_leases(request, change)
 
     def _may_change(self, request: Request, jobid: int) -> None:
         jobs, _ = self.manager.find(jobid)
@@ -376,7 +405,7 @@ class JobService:
             status["enable_reason"] = manager.disable_reason
         if not manager.started:
             status["start_reason"] = manager.stop_reason
-        queued = sum(n for jobs, k, n in manager.queue.ordered() if jobs.urgency_of(k))
+        queued = sum(n for jobs, k, n in manager.waiting() if jobs.urgency_of(k))
         status["counts"] = {
             "alloc_queued": queued if not manager.started else 0,
             "alloc_pending": queued if manager.started else 0,
@@ -395,8 +424,12 @@ class JobService:
 
     def queue_start(self, request: Request) -> None:
         body = self._owner_body(request)
-        self.manager.start(bool(body.get("start")), str(body.get("reason") or ""))
-        request.respond()
+        start = bool(body.get("start"))
+        self.manager.start(start, str(body.get("reason") or ""))
+        if start:
+            request.respond()
+        else:  # once that is answered nothing starts any more
+            self._after_leases(request, Request.respond)
 
     def _owner_body(self, request: Request) -> dict[str, Any]:
         if request.uid != self.manager.owner:

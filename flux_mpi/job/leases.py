@@ -1,0 +1,224 @@
+"""Leases: members of an array handed to a rank ahead of time, to follow one that runs there.
+
+A short job otherwise leaves its cores idle for a journey to the root and back, and costs a message
+each way. So a rank gets the next members of an array along with one that runs: when that ends, the
+first of them begins at once on the same cores. To everyone a member on lease still waits, until the
+rank reports that it has begun; until then it can be taken back.
+
+A *slot* is one placement that members of an array use one after the other. The scheduler counts it
+as allocated as long as a member runs there or is on lease there. Pure: told of what happens, it
+decides who is to follow whom, and what to take back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flux_mpi.job.arrays import JobArray
+from flux_mpi.sched.placement import Placement
+
+SHORT_S = 0.02
+"""Members that take longer than this on average are not worth a lease."""
+AHEAD_S = 0.025
+"""As much work as this is leased to a slot..."""
+MOST = 16
+"""...but never more members."""
+PATIENCE_S = 0.25
+"""Leases behind a job that takes longer than this are taken back."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One placement, and the members of one array that use it one after the other."""
+
+    jobs: JobArray
+    placement: Placement
+    running: int
+    """The id of the job that runs there, as far as is known; 0: none."""
+    since: float
+    """When that began, or the one before ended."""
+    queue: deque[int] = field(default_factory=deque)
+    """The ids of those on lease, in their order."""
+    recalled: bool = False
+    """What is on lease here has been asked back."""
+
+    @property
+    def rank(self) -> int:
+        return self.placement.parts[0].rank
+
+    @property
+    def last(self) -> int:
+        """The id of the job that the next one would follow."""
+        return self.queue[-1] if self.queue else self.running
+
+
+def depth(pace: float) -> int:
+    """How many members that take ``pace`` seconds each may be on lease in one slot."""
+    if pace > SHORT_S:
+        return 0
+    return MOST if pace * MOST <= AHEAD_S else max(1, int(AHEAD_S / pace))
+
+
+def leasable(jobs: JobArray) -> bool:
+    """Whether members of this array may follow each other: one task each, and of short life."""
+    return (
+        jobs.pace <= SHORT_S
+        and jobs.count > 1
+        and jobs.shape.ntasks == 1
+        and "per-resource" not in jobs.jobspec.options
+    )
+
+
+class Leases:
+    """All slots and what is on lease in them."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[JobArray, int] = {}
+        """How many slots each array has."""
+        self.out = 0
+        """How many members are on lease."""
+        self.hungry: dict[Slot, None] = {}
+        """Slots that may take more."""
+        self._paused = False
+        self._slots: dict[Slot, None] = {}
+        self._by_job: dict[int, Slot] = {}
+        self._recalls: dict[int, list[int]] = {}
+
+    @property
+    def granting(self) -> bool:
+        """Whether there is anyone to lease to: not before all that was asked back is back."""
+        if self._paused and not self.out:
+            self._paused = False
+        return bool(self.hungry) and not self._paused
+
+    # -- slots ----------------------------------------------------------------------------------
+
+    def opened(self, jobs: JobArray, k: int, placements: list[Placement], now: float) -> None:
+        """Members ``k``… of a leasable array start with these placements."""
+        for placement in placements:
+            if placement.nnodes == 1:
+                slot = Slot(jobs, placement, jobs.id(k), now)
+                self._slots[slot] = None
+                self._by_job[slot.running] = slot
+                self.hungry[slot] = None
+                self.arrays[jobs] = self.arrays.get(jobs, 0) + 1
+            k += 1
+
+    def _close(self, slot: Slot) -> None:
+        del self._slots[slot]
+        self.hungry.pop(slot, None)
+        left = self.arrays[slot.jobs] - 1
+        if left:
+            self.arrays[slot.jobs] = left
+        else:
+            del self.arrays[slot.jobs]
+
+    def limit(self) -> int:
+        """How many of those in the queue `grant` has any use for."""
+        return MOST * max(64, len(self._slots))
+
+    def grant(self, jobs: JobArray, k: int, n: int, now: float) -> Iterator[tuple[Slot, int, int]]:
+        """Who may have which of members ``k``…``k + n - 1``, the next in the queue: (slot, the id
+        it follows, member). What one slot has too much at the end of an array, another lacks."""
+        hungry, self.hungry = self.hungry, {}
+        places = max(self.arrays.get(jobs, 0), jobs.running)
+        if not places:
+            return
+        most = min(depth(jobs.pace), (n + self.out) // places)
+        end = k + n
+        for slot in hungry:
+            if slot.jobs is not jobs or slot.recalled or now - slot.since > PATIENCE_S:
+                continue
+            while len(slot.queue) < most and k < end:
+                after, jobid = slot.last, jobs.id(k)
+                slot.queue.append(jobid)
+                self._by_job[jobid] = slot
+                self.out += 1
+                yield slot, after, k
+                k += 1
+
+    # -- what ranks report ----------------------------------------------------------------------
+
+    def begun(self, jobid: int) -> Slot:
+        """A member on lease has begun."""
+        slot = self._by_job[jobid]
+        self._remove(slot, jobid)
+        slot.running = jobid
+        self.hungry[slot] = None
+        return slot
+
+    def ended(self, jobid: int, then: float) -> bool:
+        """A job has ended; True if its placement is kept for those that follow."""
+        slot = self._by_job.pop(jobid, None)
+        if slot is None:
+            return False
+        if slot.running == jobid:
+            slot.running = 0
+            slot.since = then
+        if slot.running or slot.queue:
+            return True
+        self._close(slot)
+        return False
+
+    def returned(self, jobid: int) -> Placement | None:
+        """A member on lease did not begin; the placement, if nobody uses it any more."""
+        slot = self._by_job.pop(jobid)
+        self._remove(slot, jobid)
+        if slot.running or slot.queue:
+            return None
+        self._close(slot)
+        return slot.placement
+
+    def _remove(self, slot: Slot, jobid: int) -> None:
+        slot.queue.remove(jobid)
+        self.out -= 1
+        if not slot.queue:
+            slot.recalled = False
+
+    # -- taking back ----------------------------------------------------------------------------
+
+    def recall(self) -> None:
+        """Ask everything back, and grant nothing before it is settled."""
+        if self.out:
+            self._paused = True
+            for slot in self._slots:
+                self._recall(slot)
+
+    def recall_around(self, jobid: int) -> None:
+        """Ask back what is on lease where this member is."""
+        self._recall(self._by_job[jobid])
+
+    def recall_overdue(self, now: float) -> None:
+        """Ask back what waits for a job that takes too long."""
+        for slot in self._slots:
+            if now - slot.since >= PATIENCE_S:
+                self._recall(slot)
+
+    def _recall(self, slot: Slot) -> None:
+        if slot.queue and not slot.recalled:
+            slot.recalled = True
+            self._recalls.setdefault(slot.rank, []).extend(slot.queue)
+
+    def take_recalls(self) -> dict[int, list[int]]:
+        """What is to be asked back since the last call: ids by rank."""
+        recalls, self._recalls = self._recalls, {}
+        return recalls
+
+    def lost(self, ranks: int) -> tuple[list[int], list[Placement]]:
+        """These ranks (a bitmask) are gone: the ids of what was on lease there, and the placements
+        that nothing ran on. What runs there is dropped by whoever ends it."""
+        ids: list[int] = []
+        unused: list[Placement] = []
+        for slot in [slot for slot in self._slots if slot.placement.ranks_mask & ranks]:
+            ids += slot.queue
+            self.out -= len(slot.queue)
+            for jobid in slot.queue:
+                del self._by_job[jobid]
+            if slot.running:
+                del self._by_job[slot.running]
+            else:
+                unused.append(slot.placement)
+            self._close(slot)
+        return ids, unused

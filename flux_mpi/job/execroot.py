@@ -40,6 +40,10 @@ class Running:
     starting: int
     pending: int
     started: bool = False
+    began: float = 0.0
+    took: float = 0.0
+    """When its last node started, by that one's clock, and how long it then ran, by the same clock
+    if there is but one node."""
     status: int = 0
     exits: list[list[int]] = field(default_factory=list)
     failure: int = 0
@@ -105,9 +109,8 @@ class ExecRoot:
             k += 1
             row += 1
 
-    def lease(self, jobs: JobArray, k: int, placement: Placement, after: int) -> None:
+    def lease(self, jobs: JobArray, k: int, jobid: int, placement: Placement, after: int) -> None:
         """Have member ``k``, of one task on one node, start there when job ``after`` has ended."""
-        jobid = jobs.id(k)
         self.leased[jobid] = Running(jobid, jobs, k, NO_ROW, placement, 1, 1)
         cores, gpus = placement.id_texts[0]
         start = self._start_on(placement.parts[0].rank, jobs)
@@ -167,6 +170,7 @@ class ExecRoot:
                 continue
             if kind == "start":
                 running.starting &= ~bit
+                running.began = time
             elif kind == "exit":
                 running.starting &= ~bit
                 running.pending &= ~bit
@@ -191,6 +195,7 @@ class ExecRoot:
                 if kind != "error":
                     outcomes.append(Outcome("started", running, time))
             if not running.pending:
+                running.took = max(0.0, time - (running.began or time))
                 del self.running[jobid]
                 outcomes.append(Outcome("ended", running, time))
         return outcomes

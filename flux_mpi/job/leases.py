@@ -38,7 +38,9 @@ class Slot:
     running: int
     """The id of the job that runs there, as far as is known; 0: none."""
     since: float
-    """When that began, or the one before ended."""
+    """When that began, or the one before ended, as the logs have it."""
+    heard: float
+    """When that became known: what clocks of ranks say is for the logs."""
     queue: deque[int] = field(default_factory=deque)
     """The ids of those on lease, in their order."""
     recalled: bool = False
@@ -99,7 +101,7 @@ class Leases:
         """Members ``k``… of a leasable array start with these placements."""
         for placement in placements:
             if placement.nnodes == 1:
-                slot = Slot(jobs, placement, jobs.id(k), now)
+                slot = Slot(jobs, placement, jobs.id(k), now, now)
                 self._slots[slot] = None
                 self._by_job[slot.running] = slot
                 self.hungry[slot] = None
@@ -119,9 +121,12 @@ class Leases:
         """How many of those in the queue `grant` has any use for."""
         return MOST * max(64, len(self._slots))
 
-    def grant(self, jobs: JobArray, k: int, n: int, now: float) -> Iterator[tuple[Slot, int, int]]:
+    def grant(
+        self, jobs: JobArray, k: int, n: int, now: float
+    ) -> Iterator[tuple[Slot, int, int, int]]:
         """Who may have which of members ``k``…``k + n - 1``, the next in the queue: (slot, the id
-        it follows, member). What one slot has too much at the end of an array, another lacks."""
+        it follows, its own id, member). What one slot has too much at the end of an array, another
+        lacks."""
         hungry, self.hungry = self.hungry, {}
         places = max(self.arrays.get(jobs, 0), jobs.running)
         if not places:
@@ -129,23 +134,24 @@ class Leases:
         most = min(depth(jobs.pace), (n + self.out) // places)
         end = k + n
         for slot in hungry:
-            if slot.jobs is not jobs or slot.recalled or now - slot.since > PATIENCE_S:
+            if slot.jobs is not jobs or slot.recalled or now - slot.heard > PATIENCE_S:
                 continue
             while len(slot.queue) < most and k < end:
                 after, jobid = slot.last, jobs.id(k)
                 slot.queue.append(jobid)
                 self._by_job[jobid] = slot
                 self.out += 1
-                yield slot, after, k
+                yield slot, after, jobid, k
                 k += 1
 
     # -- what ranks report ----------------------------------------------------------------------
 
-    def begun(self, jobid: int) -> Slot:
+    def begun(self, jobid: int, now: float) -> Slot:
         """A member on lease has begun."""
         slot = self._by_job[jobid]
         self._remove(slot, jobid)
         slot.running = jobid
+        slot.heard = now
         self.hungry[slot] = None
         return slot
 
@@ -193,7 +199,7 @@ class Leases:
     def recall_overdue(self, now: float) -> None:
         """Ask back what waits for a job that takes too long."""
         for slot in self._slots:
-            if now - slot.since >= PATIENCE_S:
+            if now - slot.heard >= PATIENCE_S:
                 self._recall(slot)
 
     def _recall(self, slot: Slot) -> None:

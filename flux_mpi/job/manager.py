@@ -506,8 +506,8 @@ class Manager:
             return
         jobs, first, n = head
         count = 0
-        for slot, after, k in leases.grant(jobs, first, n, now):
-            self.exec.lease(jobs, k, slot.placement, after)
+        for slot, after, jobid, k in leases.grant(jobs, first, n, now):
+            self.exec.lease(jobs, k, jobid, slot.placement, after)
             count += 1
         if count:
             jobs.state[first : first + count] = bytes([_QUEUED | DETACHED]) * count
@@ -565,7 +565,7 @@ class Manager:
     def _begun(self, running: Running, time: float, now: float) -> None:
         """A member on lease runs, with the placement of the one before it."""
         jobs, k = running.jobs, running.k
-        slot = self.leases.begun(running.id)
+        slot = self.leases.begun(running.id, now)
         earliest = max(time, slot.since, jobs.t_submit)
         if jobs.extras or jobs.ranges:
             for _, _, other, _, _ in jobs.extra_events(k):
@@ -597,7 +597,7 @@ class Manager:
         jobs, row = running.jobs, running.row
         self._start(jobs, running.k, 1, row, then)
         if jobs.state[running.k] == _RUN:  # what was ended early says nothing about the others
-            jobs.took(then - self.store.ledger.t_start[row])
+            jobs.took(running.took)
         if running.exits:
             self.store.ledger.exits[row] = running.exits
         status = running.failure or running.status

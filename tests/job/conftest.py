@@ -280,13 +280,13 @@ class World:
         assert call.error is None, call.error
         return call.payload["arrays"]
 
-    def finish(self, jobid: int, status: int = 0) -> None:
+    def finish(self, jobid: int, status: int = 0, seconds: float = 1.0) -> None:
         self.call(
             "job-exec.report",
             {
                 "events": [
                     [jobid, "start", 1.0, 0, [10]],
-                    [jobid, "exit", 2.0, 0, [[0, 10, status]]],
+                    [jobid, "exit", 1.0 + seconds, 0, [[0, 10, status]]],
                 ]
             },
         )

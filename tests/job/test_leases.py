@@ -167,6 +167,23 @@ def test_clocks_of_ranks_do_not_make_two_jobs_overlap(line: Line) -> None:
     assert core.events(line.ids[2])[-1][0] == core.now
 
 
+@pytest.mark.parametrize("skew", [-500.0, 500.0])
+def test_a_rank_whose_clock_is_wrong_gets_as_many_as_others(
+    make_core: Callable[..., Any], skew: float
+) -> None:
+    core = make_core(ranks=1, cores=1)
+    first = core.submit(count=99)
+    jobid: int | None = first
+    for _ in range(40):
+        began = core.now
+        core.now += 0.012
+        core.report([jobid, "start", began + skew, 0, []], [jobid, "exit", core.now + skew, 0, []])
+        jobid = core.current()
+    assert recalls(core) == []
+    assert core.manager.find(first)[0].pace == pytest.approx(0.012)
+    assert len(core.leased()) == depth(0.012)
+
+
 def test_the_placement_is_kept_until_the_rank_says_who_follows(line: Line) -> None:
     core = line.core
     core.report([line.ids[1], "exit", core.now, 0, []])
@@ -420,7 +437,7 @@ def test_requests_are_answered_once_it_is_known_what_has_begun(
     world = make_world()
     [[first, _]] = world.submit(make_entry(count=40))
     for k in range(8):
-        world.finish(fluid.nth(first, k))
+        world.finish(fluid.nth(first, k), seconds=0.001)
     leased = sorted(world.service.manager.exec.leased)
     assert leased
     if what == "stop":
@@ -447,7 +464,7 @@ def test_a_shutdown_ends_what_is_on_lease(
     world = make_world()
     [[first, count]] = world.submit(make_entry(count=40))
     for k in range(8):
-        world.finish(fluid.nth(first, k))
+        world.finish(fluid.nth(first, k), seconds=0.001)
     leased = sorted(world.service.manager.exec.leased)
     ended: list[bool] = []
     world.service.stop(True, lambda: ended.append(True))
@@ -455,6 +472,6 @@ def test_a_shutdown_ends_what_is_on_lease(
     world.call("job-exec.report", {"events": [[jobid, "returned", 1.0, 0] for jobid in leased]})
     assert not ended
     for k in range(8, count):
-        world.finish(fluid.nth(first, k))
+        world.finish(fluid.nth(first, k), seconds=0.001)
     assert ended == [True]
     assert world.service.manager.counts.active == 0

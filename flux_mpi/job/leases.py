@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from flux_mpi.job.arrays import JobArray
 from flux_mpi.sched.placement import Placement
@@ -36,15 +37,18 @@ class Slot:
     jobs: JobArray
     placement: Placement
     running: int
-    """The id of the job that runs there, as far as is known; 0: none."""
+    """The id of the job that runs there, as far as is known; 0: none, until the next one begins."""
     since: float
     """When that began, or the one before ended, as the logs have it."""
     heard: float
     """When that became known: what clocks of ranks say is for the logs."""
     queue: deque[int] = field(default_factory=deque)
     """The ids of those on lease, in their order."""
+    users: int = 1
+    """How many run there; more than one only when a rank reports a start before an end."""
     recalled: bool = False
-    """What is on lease here has been asked back."""
+    """What was on lease here has been asked back, and no more will be: whatever changed, the
+    scheduler is to say where the next one starts."""
 
     @property
     def rank(self) -> int:
@@ -64,12 +68,23 @@ def depth(pace: float) -> int:
 
 
 def leasable(jobs: JobArray) -> bool:
-    """Whether members of this array may follow each other: one task each, and of short life."""
+    """Whether members of this array may follow each other: one task each, of short life, and
+    nothing is done for one before the one before it has ended."""
+    options = jobs.jobspec.options
     return (
         jobs.pace <= SHORT_S
         and jobs.count > 1
         and jobs.shape.ntasks == 1
-        and "per-resource" not in jobs.jobspec.options
+        and "per-resource" not in options
+        and not _labelled(options)
+    )
+
+
+def _labelled(options: dict[str, Any]) -> bool:
+    """Whether output files get labels: the rank opens, and truncates, them before it starts."""
+    return any(
+        "label" in name or (isinstance(value, dict) and _labelled(value))
+        for name, value in options.items()
     )
 
 
@@ -88,10 +103,9 @@ class Leases:
         self._by_job: dict[int, Slot] = {}
         self._recalls: dict[int, list[int]] = {}
 
-    @property
-    def granting(self) -> bool:
+    def ready(self) -> bool:
         """Whether there is anyone to lease to: not before all that was asked back is back."""
-        if self._paused and not self.out:
+        if not self.out:
             self._paused = False
         return bool(self.hungry) and not self._paused
 
@@ -149,8 +163,10 @@ class Leases:
     def begun(self, jobid: int, now: float) -> Slot:
         """A member on lease has begun."""
         slot = self._by_job[jobid]
-        self._remove(slot, jobid)
+        slot.queue.remove(jobid)
+        self.out -= 1
         slot.running = jobid
+        slot.users += 1
         slot.heard = now
         self.hungry[slot] = None
         return slot
@@ -160,10 +176,11 @@ class Leases:
         slot = self._by_job.pop(jobid, None)
         if slot is None:
             return False
+        slot.users -= 1
         if slot.running == jobid:
             slot.running = 0
             slot.since = then
-        if slot.running or slot.queue:
+        if slot.users or slot.queue:
             return True
         self._close(slot)
         return False
@@ -171,26 +188,20 @@ class Leases:
     def returned(self, jobid: int) -> Placement | None:
         """A member on lease did not begin; the placement, if nobody uses it any more."""
         slot = self._by_job.pop(jobid)
-        self._remove(slot, jobid)
-        if slot.running or slot.queue:
+        slot.queue.remove(jobid)
+        self.out -= 1
+        if slot.users or slot.queue:
             return None
         self._close(slot)
         return slot.placement
-
-    def _remove(self, slot: Slot, jobid: int) -> None:
-        slot.queue.remove(jobid)
-        self.out -= 1
-        if not slot.queue:
-            slot.recalled = False
 
     # -- taking back ----------------------------------------------------------------------------
 
     def recall(self) -> None:
         """Ask everything back, and grant nothing before it is settled."""
-        if self.out:
-            self._paused = True
-            for slot in self._slots:
-                self._recall(slot)
+        self._paused = True
+        for slot in self._slots:
+            self._recall(slot)
 
     def recall_around(self, jobid: int) -> None:
         """Ask back what is on lease where this member is."""
@@ -204,8 +215,8 @@ class Leases:
 
     def _recall(self, slot: Slot) -> None:
         if slot.queue and not slot.recalled:
-            slot.recalled = True
             self._recalls.setdefault(slot.rank, []).extend(slot.queue)
+        slot.recalled = True
 
     def take_recalls(self) -> dict[int, list[int]]:
         """What is to be asked back since the last call: ids by rank."""
@@ -214,7 +225,7 @@ class Leases:
 
     def lost(self, ranks: int) -> tuple[list[int], list[Placement]]:
         """These ranks (a bitmask) are gone: the ids of what was on lease there, and the placements
-        that nothing ran on. What runs there is dropped by whoever ends it."""
+        that nothing ran on. The end of what runs there is told as ever."""
         ids: list[int] = []
         unused: list[Placement] = []
         for slot in [slot for slot in self._slots if slot.placement.ranks_mask & ranks]:
@@ -222,9 +233,8 @@ class Leases:
             self.out -= len(slot.queue)
             for jobid in slot.queue:
                 del self._by_job[jobid]
-            if slot.running:
-                del self._by_job[slot.running]
-            else:
+            slot.queue.clear()
+            if not slot.users:
                 unused.append(slot.placement)
-            self._close(slot)
+                self._close(slot)
         return ids, unused

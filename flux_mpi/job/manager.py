@@ -469,7 +469,7 @@ class Manager:
             self._frees.clear()
         if self._schedulable and self.started:
             self._schedule(now)
-        if self.leases.hungry and self.started and self.leases.granting:
+        if self.leases.hungry and self.started and self.leases.ready():
             self._lease(now)
         self._dirty = False
 

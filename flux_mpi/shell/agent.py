@@ -367,7 +367,11 @@ class Agent:
         else:
             errnum, what = errno.EINVAL, str(error)
         job.error = (errnum, self._start_failed(job.first_task, what))
-        self._finish(job, now)
+        if job.after:  # what is wrong with it is to be said in its turn, which others wait for
+            plan = self._plans[job.key]
+            self._command(job, 0, plan, [], {}, b"", None, "null", "null", "null")
+        else:
+            self._finish(job, now)
 
     def _start_failed(self, task: int, what: str) -> str:
         return f"task {task} (host {self.hostname}): start failed: {what}"

@@ -105,6 +105,8 @@ def test_each_follows_the_one_before(line: Line) -> None:
         {"ntasks": 2, "nnodes": 1},
         {"ntasks": 2, "nnodes": 2},
         {"attributes": {"system.shell.options.per-resource": {"type": "core"}}},
+        {"attributes": {"system.shell.options.output": {"stdout": {"path": "o", "label": True}}}},
+        {"attributes": {"system.shell.options": {"output.stderr.label": True}}},
     ],
 )
 def test_other_shapes_are_not_leased(make_core: Callable[..., Any], how: dict[str, Any]) -> None:
@@ -383,6 +385,44 @@ def test_a_lost_rank_gives_back_what_had_not_begun(make_core: Callable[..., Any]
         core.finish(current)
     assert core.manager.counts.active == 0
     assert not core.scheduler.allocated()
+
+
+def test_what_was_asked_back_is_the_schedulers_to_place(make_core: Callable[..., Any]) -> None:
+    core = make_core(ranks=2, cores=1)
+    first = core.submit(count=80)
+    run(core, first)
+    run(core, fluid.nth(first, 1))
+    core.scheduler.set_up(IDSet([0]))  # rank 1 is drained
+    core.manager.usable_changed()
+    core.turn()
+    asked = {jobid for _, jobid in recalls(core)}
+    assert asked == set(core.leased())
+    slots = {core.manager.leases._by_job[jobid] for jobid in asked}
+    late = {slot.running: slot.queue[0] for slot in slots}
+    for running, jobid in late.items():  # those were quicker
+        core.report(
+            [running, "exit", core.now, 0, []],
+            [jobid, "start", core.now, 0, []],
+        )
+    back(core, *asked - set(late.values()))
+    for jobid in late.values():
+        core.finish(jobid)
+    for _ in range(40):
+        core.finish(core.current())
+    assert core.leased()
+    parts = {r.placement.parts[0].rank for r in core.manager.exec.running.values()}
+    assert parts | {core.manager.leases._by_job[jobid].rank for jobid in core.leased()} == {0}
+
+
+def test_a_report_of_a_start_before_an_end_frees_nothing_twice(line: Line) -> None:
+    core = line.core
+    core.report([line.ids[2], "start", core.now, 0, []])
+    core.report([line.ids[2], "exit", core.now, 0, []])
+    assert core.scheduler.allocated()
+    back(core, *line.ids[3:])
+    assert core.scheduler.allocated()
+    core.report([line.ids[1], "exit", core.now, 0, []])
+    assert core.state(line.ids[3]) == "RUN"
 
 
 def test_a_rank_lost_between_two_jobs_frees_its_cores(line: Line) -> None:

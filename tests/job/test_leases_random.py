@@ -81,12 +81,14 @@ class World:
         self.manager = self.core.manager
         self.ranks = [Rank() for _ in range(self.size)]
         self.dead: list[Rank] = []
+        self.up = list(range(self.size))
         self.ids: list[int] = []
         self.seen: Counter[str] = Counter()
 
     def turn(self) -> None:
         actions = self.core.turn(0.0)
         for rank, start in actions.starts.items():
+            assert rank in self.up
             self.ranks[rank].inbox.append(("start", start))
             self.seen["lease"] += len(start.leases)
         for rank, ids in actions.recalls.items():
@@ -130,8 +132,9 @@ class World:
         elif what == 3:
             manager.recall()
         elif what == 4:
-            up = [rank for rank in range(self.size) if chance.random() < 0.7]
-            self.core.scheduler.set_up(IDSet(up))
+            self.turn()  # what was decided so far holds
+            self.up = [rank for rank in range(self.size) if chance.random() < 0.7]
+            self.core.scheduler.set_up(IDSet(self.up))
             manager.usable_changed()
         elif what == 5 and chance.random() < 0.3:
             self.lose(chance.randrange(self.size))
@@ -158,7 +161,8 @@ class World:
     def finish(self) -> None:
         """Let everything run to its end."""
         self.manager.start(True)
-        self.core.scheduler.set_up(IDSet(range(self.size)))
+        self.up = list(range(self.size))
+        self.core.scheduler.set_up(IDSet(self.up))
         self.manager.usable_changed()
         for jobid in self.ids:
             if self.core.state(jobid) == "SCHED":

@@ -153,6 +153,23 @@ def test_a_lease_can_be_taken_back_until_it_begins(tmp_path: Path) -> None:
     assert not bench.agent.busy
 
 
+def test_a_lease_that_cannot_start_says_so_in_its_turn(bench: Bench) -> None:
+    spec = {"command": ["cmd", "{cc}"], "params": {"cc": "0-1"}}
+    (first,) = bench.start(**spec)
+    ((_, _, broken),) = lease(bench, KEY, 2)  # the array has no such member
+    ((_, before, third),) = lease(bench, KEY + 2, 1)
+    assert before == broken[1]
+    assert bench.events() == []
+    bench.started(first[1], 7)
+    bench.exited(first[1])
+    assert broken[2] == []
+    bench.agent.report(["failed", broken[1], errno.EINVAL, "an empty command"])
+    bench.started(third[1], 8)
+    start, exit_, error, _ = bench.events()
+    assert [start[:2], exit_[:2], error[:2]] == [[KEY, "start"], [KEY, "exit"], [KEY + 2, "error"]]
+    assert "empty" not in error[5]
+
+
 def test_one_task_from_start_to_exit(bench: Bench) -> None:
     (spawn,) = bench.start()
     assert spawn[2] == [b"cmd", b"arg"]

@@ -140,10 +140,11 @@ def test_nothing_starts_once_a_stop_of_the_queue_is_answered() -> None:
     assert len(watched.logs(arrays)) == COUNT
 
 
-def test_a_drained_rank_starts_nothing_more() -> None:
+@pytest.mark.parametrize("ended", [60, 101, 133, 182])
+def test_a_drained_rank_starts_nothing_more(ended: int) -> None:
     watched = Watched()
     arrays = watched.submit()
-    watched.until(100)
+    watched.until(ended)
     watched.machine.rpc("resource.drain", {"targets": "2", "reason": "hot"})
     watched.machine.run(seconds=0.001)
     before = watched.machine.links[2].spawned

@@ -36,6 +36,9 @@ MAX_TURNS = 64
 LONGEST_S = 0.005
 """How long those may take together."""
 
+SETTLE_S = 2.0
+"""How long a request waits for what is on lease to be returned; a rank may hang."""
+
 INFO, WARNING, ERR = 6, 4, 3
 
 Hello = Callable[[int, dict[str, Any]], object]
@@ -80,7 +83,8 @@ class JobService:
         self._digests = Digests(self.reactor)
         self._timer_due = 0.0
         self._unsettled: list[tuple[Handler, Request]] = []
-        """Requests that wait until nothing is on lease."""
+        """Requests that wait until nothing is on lease, or for ``SETTLE_S``."""
+        self._settling: Timer | None = None
         self._journals: dict[Request, None] = {}
         self._watches: dict[int, list[_Watch]] = {}
         self._on_empty: list[Callable[[], object]] = []
@@ -187,7 +191,10 @@ class JobService:
         self._arm(now)
 
     def _settle(self) -> None:
-        """Nothing is on lease any more: carry out what waited for that."""
+        """Nothing is on lease any more, or a rank is silent: carry out what waited for that."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         unsettled, self._unsettled = self._unsettled, []
         for handler, request in unsettled:
             try:
@@ -199,6 +206,8 @@ class JobService:
         """Carry out a request once it is known of all jobs whether they have begun."""
         if self.manager.recall():
             self._unsettled.append((handler, request))
+            if self._settling is None:
+                self._settling = self.reactor.call_later(SETTLE_S, self._settle)
         else:
             handler(request)
 

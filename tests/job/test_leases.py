@@ -10,6 +10,7 @@ import pytest
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.job.leases import AHEAD_S, MOST, PATIENCE_S, SHORT_S, depth
+from flux_mpi.job.service import SETTLE_S
 from flux_mpi.job.states import Result
 
 USUAL = ["submit", "validate", "depend", "priority"]
@@ -496,6 +497,24 @@ def test_requests_are_answered_once_it_is_known_what_has_begun(
     else:  # too late: it has begun
         assert call.error is not None
         assert "allocated" in call.error[1]
+
+
+def test_a_rank_that_hangs_keeps_no_request_waiting(
+    make_world: Callable[..., Any], make_entry: Callable[..., Any]
+) -> None:
+    world = make_world()
+    [[first, _]] = world.submit(make_entry(count=40))
+    for k in range(8):
+        world.finish(fluid.nth(first, k), seconds=0.001)
+    leased = sorted(world.service.manager.exec.leased)
+    stop = world.call("job-manager.queue-start", {"start": False, "reason": "x"})
+    hold = world.call("job-manager.urgency", {"id": leased[0], "urgency": 0})
+    assert not stop.answered
+    world.broker.run(SETTLE_S)
+    assert stop.answered
+    assert hold.payload == {"old": 16}
+    world.call("job-exec.report", {"events": [[jobid, "returned", 1.0, 0] for jobid in leased]})
+    assert world.service.manager.leases.out == 0
 
 
 def test_a_shutdown_ends_what_is_on_lease(

@@ -185,6 +185,7 @@ class Ledger:
         "t_finish",
         "t_end",
         "status",
+        "handed_on",
         "placement",
         "exits",
         "inactive",
@@ -200,6 +201,8 @@ class Ledger:
         self.t_end = array("d")
         """When it became inactive here."""
         self.status = array("i")
+        self.handed_on = bytearray()
+        """1: its resources passed to the next job as it finished, and were never free."""
         self.placement: list[Placement | None] = []
         self.exits: dict[int, list[list[int]]] = {}
         """For rows of real jobs that ended: [task rank, pid, wait status] of every task."""
@@ -222,6 +225,7 @@ class Ledger:
             self.t_finish.append(0.0)
             self.t_end.append(0.0)
             self.status.append(NO_STATUS)
+            self.handed_on.append(0)
             self.placement.append(placements[0] if placements is not None else None)
             return row
         zeros = array("d", bytes(8 * count))
@@ -232,6 +236,7 @@ class Ledger:
         self.t_finish.extend(zeros)
         self.t_end.extend(zeros)
         self.status.extend(array("i", [NO_STATUS]) * count)
+        self.handed_on.extend(bytes(count))
         self.placement.extend([None] * count if placements is None else placements)
         return row
 

@@ -601,11 +601,8 @@ class Manager:
         if running.exits:
             self.store.ledger.exits[row] = running.exits
         status = running.failure or running.status
-        if self.leases.ended(running.id, then):
-            # What follows on its rank had the resources from that moment on.
-            self._finish(jobs, running.k, 1, row, status, then, then, free=False)
-        else:
-            self._finish(jobs, running.k, 1, row, status, then, now)
+        free = not self.leases.ended(running.id, then)
+        self._finish(jobs, running.k, 1, row, status, then, now, free=free)
 
     def _finish(
         self,
@@ -621,7 +618,7 @@ class Manager:
     ) -> None:
         """RUN or CLEANUP → INACTIVE for members ``k``… in the same state, with rows ``row``…
 
-        Not ``free``: the (single) placement passes to another job.
+        Not ``free``: the (single) placement passed to another job as it finished.
         """
         ledger = self.store.ledger
         was = State(jobs.state[k])
@@ -631,6 +628,8 @@ class Manager:
                 placement = ledger.placement[row]
                 assert placement is not None
                 self._frees.append(placement)
+            else:
+                ledger.handed_on[row] = 1
         else:
             jobs.state[k : k + n] = bytes([_ENDED]) * n
             self._frees += ledger.placement[row : row + n]  # type: ignore[arg-type]
@@ -640,8 +639,8 @@ class Manager:
         self._inactive(jobs, k, n)
         if self.journal.users:
             self.journal.add(jobs, k, n, then, "finish", {"status": status})
-            self.journal.add(jobs, k, n, now, "release", RELEASE)
-            self.journal.add(jobs, k, n, now, "free")
+            self.journal.add(jobs, k, n, now if free else then, "release", RELEASE)
+            self.journal.add(jobs, k, n, now if free else then, "free")
             self.journal.add(jobs, k, n, now, "clean")
 
     def _inactive(self, jobs: JobArray, k: int, n: int) -> None:

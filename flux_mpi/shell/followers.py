@@ -20,18 +20,15 @@ class Followers:
     def __len__(self) -> int:
         return len(self._entry)
 
-    def add(self, before: int, entry: Entry, alive: bool) -> bool:
-        """Let the task of this spawn command follow ``before``; False when that has ended.
+    def __contains__(self, tid: int) -> bool:
+        return tid in self._before
 
-        ``alive`` says whether ``before`` runs, or is about to; it may also be a follower.
-        """
-        if not alive and before not in self._before:
-            return False
+    def add(self, before: int, entry: Entry) -> None:
+        """Let the task of this spawn command follow ``before``, which has not ended."""
         while before in self._entry:  # never two at once in one place: behind whoever is there
             before = self._entry[before][1]
         self._entry[before] = entry
         self._before[entry[1]] = before
-        return True
 
     def pop(self, tid: int) -> Entry | None:
         """This task has ended: the spawn command of who follows it, if anyone."""

@@ -207,11 +207,11 @@ class Spawner:
 
     def _on_after(self, entry: Entry) -> None:
         _, tid, spawn = entry
-        if not self._followers.add(tid, spawn, self._alive(tid)):
+        alive = tid in self._tasks or tid in self._followers
+        if alive or any(waiting[1] == tid for waiting in self._pending):
+            self._followers.add(tid, spawn)
+        else:
             self._pending.append(spawn)
-
-    def _alive(self, tid: int) -> bool:
-        return tid in self._tasks or any(waiting[1] == tid for waiting in self._pending)
 
     def _on_recall(self, entry: Entry) -> None:
         for tid in entry[1]:

@@ -95,7 +95,9 @@ class SimulatedLink:
 
     def _after(self, entry: list[Any]) -> None:
         _, tid, spawn = entry
-        if not self._followers.add(tid, spawn, tid in self._running):
+        if tid in self._running or tid in self._followers:
+            self._followers.add(tid, spawn)
+        else:
             self._spawn(spawn)
 
     def _recall(self, entry: list[Any]) -> None:

@@ -149,7 +149,7 @@ def test_a_lease_that_begins_takes_over(line: Line) -> None:
     assert core.log(line.ids[2]) == USUAL + RUN[:2]
     assert core.scheduler.allocated() == scheduler
     # The core was free from one moment to the next, and never two jobs'.
-    freed = core.events(line.ids[1])[-2][0]
+    freed = core.events(line.ids[1])[-2][0]  # its "clean", which is our affair, comes later
     allocated, started = (event[0] for event in core.events(line.ids[2])[-2:])
     assert freed == allocated == started == core.now
     for k in (3, 4):
@@ -497,6 +497,22 @@ def test_requests_are_answered_once_it_is_known_what_has_begun(
     else:  # too late: it has begun
         assert call.error is not None
         assert "allocated" in call.error[1]
+
+
+def test_lists_show_a_lease_as_waiting(
+    make_world: Callable[..., Any], make_entry: Callable[..., Any]
+) -> None:
+    world = make_world()
+    [[first, count]] = world.submit(make_entry(count=40))
+    for k in range(8):
+        world.finish(fluid.nth(first, k), seconds=0.001)
+    assert world.service.manager.exec.leased
+    query = {"max_entries": 0, "states": 14, "results": 0, "attrs": ["id", "state"]}
+    jobs = world.call("job-list.list", query).payload["jobs"]
+    assert [job["id"] for job in jobs] == [fluid.nth(first, k) for k in range(16, count)]
+    assert {job["state"] for job in jobs} == {8}
+    status = world.call("job-manager.queue-status").payload["counts"]
+    assert (status["alloc_pending"], status["running"], status["active"]) == (24, 8, 32)
 
 
 def test_a_rank_that_hangs_keeps_no_request_waiting(

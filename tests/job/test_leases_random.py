@@ -183,6 +183,9 @@ class World:
         assert not manager.exec.leased
         assert not manager._doomed
         assert not manager.leases._slots
+        ledger = manager.store.ledger
+        ends = [ledger.t_end[row] for row in ledger.inactive]
+        assert ends == sorted(ends)  # lists since a moment rely on it
         begun = Counter(jobid for rank in self.ranks for jobid in rank.begun)
         assert set(begun.values()) <= {1} or self.dead
         used: dict[tuple[int, int], list[tuple[float, float]]] = {}

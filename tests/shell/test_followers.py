@@ -16,25 +16,22 @@ def spawn(tid: int) -> list[Any]:
 
 def test_a_chain_from_end_to_end() -> None:
     followers = Followers()
-    assert followers.add(1, spawn(2), alive=True)
-    assert followers.add(2, spawn(3), alive=False)  # it follows itself
+    followers.add(1, spawn(2))
+    followers.add(2, spawn(3))
     assert len(followers) == 2
+    assert 3 in followers
+    assert 1 not in followers
     assert followers.pop(1) == spawn(2)
+    assert 2 not in followers
     assert followers.pop(2) == spawn(3)
     assert followers.pop(3) is None
     assert not followers
 
 
-def test_who_would_follow_the_dead_does_not_wait() -> None:
-    followers = Followers()
-    assert not followers.add(1, spawn(2), alive=False)
-    assert not followers
-
-
 def test_two_behind_the_same_go_one_after_the_other() -> None:
     followers = Followers()
-    followers.add(1, spawn(2), alive=True)
-    followers.add(1, spawn(3), alive=True)
+    followers.add(1, spawn(2))
+    followers.add(1, spawn(3))
     assert followers.pop(1) == spawn(2)
     assert followers.pop(2) == spawn(3)
 
@@ -53,7 +50,7 @@ def test_as_lists_would_do_it(steps: list[tuple[str, int]]) -> None:
         if what == "add":
             known = [tid for head, chain in chains.items() for tid in (head, *chain)]
             before, tid = known[n % len(known)], next(numbers)
-            assert followers.add(before, spawn(tid), before in chains)
+            followers.add(before, spawn(tid))
             next(chain for head, chain in chains.items() if before in (head, *chain)).append(tid)
         elif what == "pop":
             head = sorted(chains)[n % len(chains)]

@@ -81,8 +81,13 @@ def run_dispatch(ranks: int, cores: int, count: int, batch: int) -> float:
         actions = manager.take()
         for start in actions.starts.values():
             pending += [job[0] for job in start.jobs]
+            pending += [job[0] for _, job in start.leases]
         now += 0.001
-        events = []
+        events: list[list[object]] = []
+        if actions.recalls:
+            asked = {jobid for ids in actions.recalls.values() for jobid in ids}
+            events += [[jobid, "returned", now, 0] for jobid in pending if jobid in asked]
+            pending = [jobid for jobid in pending if jobid not in asked]
         for jobid in pending[:batch]:
             events.append([jobid, "start", now, 0, [1]])
             events.append([jobid, "exit", now, 0, [[0, 1, 0]]])

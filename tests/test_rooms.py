@@ -205,6 +205,7 @@ def test_the_scheduler_is_loaded_without_numba() -> None:
 STANDARD_ONLY = [
     "shell/supervisor.py",
     "shell/spawner.py",
+    "shell/followers.py",
     "shell/wire.py",
     "shell/standin.py",
     "shell/system.py",

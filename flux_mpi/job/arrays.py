@@ -56,6 +56,8 @@ class JobArray:
         "urgencies",
         "reaped",
         "sent_to",
+        "running",
+        "pace",
         "listing",
     )
 
@@ -101,6 +103,10 @@ class JobArray:
         self.reaped: bytearray | None = None
         self.sent_to = 0
         """Bitmask of the ranks that were sent the task specification."""
+        self.running = 0
+        """Members that hold resources."""
+        self.pace = float("inf")
+        """Seconds that members take on a rank, the latest counting most; infinite: not known."""
         self.listing: dict[str, Any] | None = None
 
     def id(self, k: int) -> int:
@@ -125,6 +131,11 @@ class JobArray:
 
     def urgency_of(self, k: int) -> int:
         return self.urgencies.get(k, self.urgency) if self.urgencies else self.urgency
+
+    def took(self, seconds: float) -> None:
+        """A member ran for so long."""
+        known = self.pace != float("inf")
+        self.pace = self.pace + (seconds - self.pace) / 8 if known else seconds
 
     def run_length(self, k: int, end: int) -> int:
         """How many members from ``k`` on, before ``end``, have the same state byte as ``k``."""
@@ -174,6 +185,7 @@ class Ledger:
         "t_finish",
         "t_end",
         "status",
+        "handed_on",
         "placement",
         "exits",
         "inactive",
@@ -189,6 +201,8 @@ class Ledger:
         self.t_end = array("d")
         """When it became inactive here."""
         self.status = array("i")
+        self.handed_on = bytearray()
+        """1: its resources passed to the next job as it finished, and were never free."""
         self.placement: list[Placement | None] = []
         self.exits: dict[int, list[list[int]]] = {}
         """For rows of real jobs that ended: [task rank, pid, wait status] of every task."""
@@ -211,6 +225,7 @@ class Ledger:
             self.t_finish.append(0.0)
             self.t_end.append(0.0)
             self.status.append(NO_STATUS)
+            self.handed_on.append(0)
             self.placement.append(placements[0] if placements is not None else None)
             return row
         zeros = array("d", bytes(8 * count))
@@ -221,6 +236,7 @@ class Ledger:
         self.t_finish.extend(zeros)
         self.t_end.extend(zeros)
         self.status.extend(array("i", [NO_STATUS]) * count)
+        self.handed_on.extend(bytes(count))
         self.placement.extend([None] * count if placements is None else placements)
         return row
 

@@ -67,8 +67,9 @@ def event_log(jobs: JobArray, k: int, ledger: Ledger) -> list[LogEvent]:
         if ledger.status[row] != NO_STATUS:
             log.append((ledger.t_finish[row], "finish", {"status": ledger.status[row]}))
         if placement is not None:
-            log.append((t_end, "release", RELEASE))
-            log.append((t_end, "free", _NONE))
+            t_free = ledger.t_finish[row] if ledger.handed_on[row] else t_end
+            log.append((t_free, "release", RELEASE))
+            log.append((t_free, "free", _NONE))
         log.append((t_end, "clean", _NONE))
     return log
 

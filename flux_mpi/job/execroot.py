@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from flux_mpi.job.arrays import JobArray
+from flux_mpi.job.arrays import NO_ROW, JobArray
 from flux_mpi.job.eventlogs import tasks_per_node
 from flux_mpi.sched.placement import Placement
 
@@ -24,6 +24,8 @@ class ExecStart:
 
     specs: dict[int, dict[str, Any]] = field(default_factory=dict)
     jobs: list[list[Any]] = field(default_factory=list)
+    leases: list[list[Any]] = field(default_factory=list)
+    """[id of the job that it follows, as in ``jobs``] of each that is only leased."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,10 @@ class Running:
     starting: int
     pending: int
     started: bool = False
+    began: float = 0.0
+    took: float = 0.0
+    """When its last node started, by that one's clock, and how long it then ran, by the same clock
+    if there is but one node."""
     status: int = 0
     exits: list[list[int]] = field(default_factory=list)
     failure: int = 0
@@ -54,7 +60,8 @@ class Running:
 
 
 class Outcome(NamedTuple):
-    """What a report means for a job: ``started``, ``failed`` (with a note) or ``ended``."""
+    """What a report means for a job: ``started``, ``failed`` (with a note) or ``ended``; for one on
+    lease before all others ``begun``, or only ``returned``."""
 
     kind: str
     running: Running
@@ -67,6 +74,8 @@ class ExecRoot:
 
     def __init__(self) -> None:
         self.running: dict[int, Running] = {}
+        self.leased: dict[int, Running] = {}
+        """Jobs on lease: running as soon as their rank says so, with a ledger row only then."""
         self._starts: dict[int, ExecStart] = {}
         self._kills: list[tuple[int, int, int]] = []
         self._forgets: dict[int, list[int]] = {}
@@ -94,20 +103,33 @@ class ExecRoot:
             self.running[jobid] = Running(jobid, jobs, k, row, placement, every, every)
             first = 0
             for node, (part, (cores, gpus)) in enumerate(zip(parts, placement.id_texts)):
-                rank = part.rank
                 ntasks = counts[node]
                 if not ntasks:
                     continue
-                start = starts.get(rank)
-                if start is None:
-                    start = starts[rank] = ExecStart()
-                if not jobs.sent_to >> rank & 1:
-                    jobs.sent_to |= 1 << rank
-                    start.specs[key] = task_spec(jobs)
+                start = starts.get(part.rank)
+                if start is None or not jobs.sent_to >> part.rank & 1:
+                    start = self._start_on(part.rank, jobs)
                 start.jobs.append([jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size])
                 first += ntasks
             k += 1
             row += 1
+
+    def lease(self, jobs: JobArray, k: int, jobid: int, placement: Placement, after: int) -> None:
+        """Have member ``k``, of one task on one node, start there when job ``after`` has ended."""
+        self.leased[jobid] = Running(jobid, jobs, k, NO_ROW, placement, 1, 1)
+        cores, gpus = placement.id_texts[0]
+        start = self._start_on(placement.parts[0].rank, jobs)
+        start.leases.append([after, [jobid, jobs.first, k, 0, 0, 1, cores, gpus, 1, 1]])
+
+    def _start_on(self, rank: int, jobs: JobArray) -> ExecStart:
+        """What ``rank`` is to start, with this array's specification if it has not got that."""
+        start = self._starts.get(rank)
+        if start is None:
+            start = self._starts[rank] = ExecStart()
+        if not jobs.sent_to >> rank & 1:
+            jobs.sent_to |= 1 << rank
+            start.specs[jobs.first] = task_spec(jobs)
+        return start
 
     def kill(self, running: Running, signum: int) -> None:
         """Signal the tasks of a job wherever it still has some."""
@@ -144,6 +166,8 @@ class ExecRoot:
             except (IndexError, TypeError, ValueError):
                 raise ValueError(f"job-exec.report: malformed event {event!r}") from None
             running = self.running.get(jobid)
+            if running is None and jobid in self.leased:
+                running = self._leased(jobid, kind, time, outcomes)
             if running is None or not 0 <= node < len(running.placement.parts):
                 continue
             bit = 1 << node
@@ -151,6 +175,7 @@ class ExecRoot:
                 continue
             if kind == "start":
                 running.starting &= ~bit
+                running.began = time
             elif kind == "exit":
                 running.starting &= ~bit
                 running.pending &= ~bit
@@ -175,9 +200,24 @@ class ExecRoot:
                 if kind != "error":
                     outcomes.append(Outcome("started", running, time))
             if not running.pending:
+                running.took = max(0.0, time - (running.began or time))
                 del self.running[jobid]
                 outcomes.append(Outcome("ended", running, time))
         return outcomes
+
+    def _leased(
+        self, jobid: int, kind: str, time: float, outcomes: list[Outcome]
+    ) -> Running | None:
+        """The first report of a job on lease: it runs now, or was given back."""
+        if kind not in ("start", "exit", "error", "returned"):
+            return None
+        running = self.leased.pop(jobid)
+        if kind == "returned":
+            outcomes.append(Outcome("returned", running, time))
+            return None
+        self.running[jobid] = running
+        outcomes.append(Outcome("begun", running, time))
+        return running
 
     def lost(self, ranks: int) -> list[tuple[Running, int]]:
         """The jobs with tasks on these ranks (a bitmask), each with one such rank; their tasks

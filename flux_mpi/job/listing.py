@@ -197,7 +197,7 @@ class Listing:
         states = self._query.states
         store = self._manager.store
         ledger = store.ledger
-        runs = list(self._manager.queue.ordered()) if states & PENDING else []
+        runs = list(self._manager.waiting()) if states & PENDING else []
         rows: list[int] = []
         if states & RUNNING:
             rows = sorted(

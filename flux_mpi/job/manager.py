@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -33,6 +33,7 @@ from flux_mpi.job.execroot import ExecRoot, ExecStart, Running
 from flux_mpi.job.ingest import Entry
 from flux_mpi.job.journal import Entry as JournalEntry
 from flux_mpi.job.journal import Journal
+from flux_mpi.job.leases import PATIENCE_S, Leases, leasable
 from flux_mpi.job.queueconfig import QueueSettings
 from flux_mpi.job.queues import Queues
 from flux_mpi.job.states import Result, State, follow
@@ -67,6 +68,8 @@ class Actions:
     """``exec.kill``: (rank, job id, signal)."""
     forgets: dict[int, list[int]] = field(default_factory=dict)
     """``exec.forget``: keys of specifications for each rank."""
+    recalls: dict[int, list[int]] = field(default_factory=dict)
+    """``exec.recall``: ids on lease for each rank."""
     answers: list[Answer] = field(default_factory=list)
     events: list[JournalEntry] = field(default_factory=list)
     """What happened, if anyone watches."""
@@ -122,6 +125,7 @@ class Manager:
         self.journal = Journal()
         self.waits = Waits(self)
         self.exec = ExecRoot()
+        self.leases = Leases()
         self.counts = Counts()
         self.mocks: dict[int, _MockBatch] = {}
         """By first ledger row."""
@@ -132,6 +136,9 @@ class Manager:
         self._sequence = itertools.count()
         self._schedulable = False
         self._dirty = False
+        self._lease_timer = False
+        self._doomed: dict[int, list[tuple[str, str, int | None]]] = {}
+        """What ends jobs on lease as soon as it is known where they are: (type, note, user)."""
         self._drains: list[Token] = []
         self._idles: list[Token] = []
 
@@ -145,6 +152,14 @@ class Manager:
         if found is None:
             raise ServiceError(errno.ENOENT, f"{_shown(jobid)}: unknown job id")
         return found
+
+    def waiting(self) -> Iterator[tuple[JobArray, int, int]]:
+        """All that wait, on lease or not, as runs (array, member, how many), by priority and id.
+
+        Nothing must change meanwhile.
+        """
+        leased = self.exec.leased.values()
+        return self.queue.ordered([(running.jobs, running.k, 1) for running in leased])
 
     # -- submission -----------------------------------------------------------------------------
 
@@ -200,12 +215,14 @@ class Manager:
     def resources_changed(self, now: float) -> None:
         """The scheduler was told of other resources: what is queued may have become impossible,
         or possible to start."""
-        for jobs in {id(jobs): jobs for jobs, _, _ in self.queue.ordered()}.values():
+        self.leases.recall()
+        for jobs in {id(jobs): jobs for jobs, _, _ in self.waiting()}.values():
             self._refuse_infeasible(jobs, now)
         self._changed(schedule=True)
 
     def usable_changed(self) -> None:
         """Other ranks than before may be used."""
+        self.leases.recall()
         self._changed(schedule=True)
 
     # -- requests about jobs --------------------------------------------------------------------
@@ -271,6 +288,7 @@ class Manager:
                 errno.EINVAL,
                 f"{_shown(jobid)}: urgency cannot be changed once resources are allocated",
             )
+        self.leases.recall()  # this one, or those that it overtakes
         old = jobs.urgency_of(k)
         jobs.urgencies[k] = urgency
         jobs.state[k] = follow(_QUEUED, "urgency", "priority") | DETACHED
@@ -279,7 +297,8 @@ class Manager:
             ("priority", {"priority": priority_of(urgency)}),
         ):
             self._extra(jobs, k, SUBMITTED, now, name, context)
-        self.queue.push_member(jobs, k)
+        if jobid not in self.exec.leased:
+            self.queue.push_member(jobs, k)
         self._changed(schedule=True)
         return old
 
@@ -314,7 +333,21 @@ class Manager:
         """Start jobs of a queue, or of all, or keep them queued."""
         for lane in self.queue.select(name):
             lane.start(start, reason)
+        if self.stopping:
+            self.leases.recall()
         self._changed(schedule=True)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether jobs of a stopped queue are on lease, and may yet begin."""
+        return any(not self.queue.lane_of(jobs).serving for jobs in self.leases.lent)
+
+    def recall(self) -> bool:
+        """Take back what is on lease; whether anything is. What comes back waits as before, and
+        until all is settled nothing is leased again."""
+        self.leases.recall()
+        self._dirty = True
+        return self.leases.out > 0
 
     def wait_drained(self, token: Token) -> None:
         """Answer when no job is active."""
@@ -342,8 +375,18 @@ class Manager:
     def report(self, events: Iterable[list[Any]], now: float) -> None:
         """What ranks say of their tasks. Raises ValueError when malformed; the events before the
         malformed one have had their effect."""
+        returned = False
+        settled: list[Running] = []
         for outcome in self.exec.report(events):
             running = outcome.running
+            if outcome.kind in ("begun", "returned"):
+                settled.append(running)
+                if outcome.kind == "begun":
+                    self._begun(running, outcome.time, now)
+                else:
+                    returned = True
+                    self._returned(running)
+                continue
             jobs, k, row = running.jobs, running.k, running.row
             # The ranks know best when it was, but their clocks may differ from ours.
             then = min(now, max(outcome.time, self._last_time(jobs, k, row)))
@@ -355,7 +398,10 @@ class Manager:
                 self._raise(jobs, k, k + 1, "exec", 0, outcome.note, None, then)
             else:
                 self._ended(running, then, now)
-        self._changed(schedule=True)
+        if self._doomed:
+            self._carry_out_dooms(settled, now)
+        # While placements pass from one job to the next on their rank, nothing else can start.
+        self._changed(schedule=bool(self._frees) or returned)
 
     def _last_time(self, jobs: JobArray, k: int, row: int) -> float:
         """The time of the latest event of a running member."""
@@ -367,7 +413,16 @@ class Manager:
         return last
 
     def lost(self, ranks: int, now: float, why: str = "lost contact with broker") -> None:
-        """These ranks (a bitmask) are gone with all that ran there."""
+        """These ranks (a bitmask) are gone with all that ran there.
+
+        Members on lease there wait again: as far as anyone knows they had not begun.
+        """
+        ids, unused = self.leases.lost(ranks)
+        leased = [self.exec.leased.pop(jobid) for jobid in ids]
+        self._frees += unused
+        for running in leased:
+            self.queue.push_member(running.jobs, running.k)
+        self._carry_out_dooms(leased, now)
         for running, rank in self.exec.lost(ranks):
             host = running.placement.hosts[
                 [part.rank for part in running.placement.parts].index(rank)
@@ -417,16 +472,40 @@ class Manager:
             self._schedulable = False
             if self.queue.cycle(self.sched, now, self._allocated, self.expiration):
                 self._changed(schedule=True)
+            leases = self.leases
+            if leases.out and not leases.paused and self.queue.precede(leases.lent):
+                leases.recall()  # what comes now comes first
+        if self.leases.hungry and self.leases.ready():
+            self._lease(now)
 
     def take(self) -> Actions:
         """What is to be done since the last call, the work of several turns together."""
         actions = Actions()
         actions.starts, actions.kills, actions.forgets = self.exec.take()
+        actions.recalls = self.leases.take_recalls()
         actions.answers = self.waits.take()
         if self._drains or self._idles:
             self._answer_drains(actions.answers)
         actions.events = self.journal.take()
         return actions
+
+    def _lease(self, now: float) -> None:
+        """Who is next does not fit: let it follow its like where they run."""
+        leases = self.leases
+        head = self.queue.next(leases.limit())
+        if head is None or head[0].state[head[1]] != _QUEUED:
+            leases.hungry.clear()
+            return
+        jobs, first, n = head
+        count = 0
+        for slot, after, jobid, k in leases.grant(jobs, first, n, now):
+            self.exec.lease(jobs, k, jobid, slot.placement, after)
+            count += 1
+        if count:
+            jobs.state[first : first + count] = bytes([_QUEUED | DETACHED]) * count
+            if not self._lease_timer:
+                self._lease_timer = True
+                self._at(now + PATIENCE_S, "leases", None)
 
     def _answer_drains(self, answers: list[Answer]) -> None:
         if self._drains and not self.counts.active:
@@ -444,11 +523,25 @@ class Manager:
     # -- transitions ----------------------------------------------------------------------------
 
     def _allocated(self, jobs: JobArray, k: int, placements: list[Placement], now: float) -> None:
-        """SCHED → RUN for members ``k``…, which are queued one after the other."""
+        """Members ``k``…, which are queued one after the other, start with these placements."""
+        row = self._enter_run(jobs, k, placements, now)
+        n = len(placements)
+        if jobs.mock is not None:
+            self._start(jobs, k, n, row, now)
+            self.mocks[row] = _MockBatch(jobs, k, n, row)
+            self._at(now + jobs.mock, "mock", row)
+            return
+        self.exec.dispatch(jobs, k, row, placements)
+        if leasable(jobs) and self.queue.in_order(jobs):
+            self.leases.opened(jobs, k, placements, now)
+
+    def _enter_run(self, jobs: JobArray, k: int, placements: list[Placement], now: float) -> int:
+        """SCHED → RUN for members ``k``…; the first of their ledger rows."""
         n = len(placements)
         ledger = self.store.ledger
         row = ledger.add(jobs.index, k, placements, n, now)
         jobs.set_rows(k, n, row)
+        jobs.running += n
         if n == 1:
             jobs.state[k] = _RUN
         else:
@@ -457,14 +550,33 @@ class Manager:
         self.counts.states[_RUN] += n
         if self.journal.users:
             self.journal.add(jobs, k, n, now, "alloc", lambda i: alloc_context(placements[i]))
-        if jobs.mock is not None:
-            self._start(jobs, k, n, row, now)
-            self.mocks[row] = _MockBatch(jobs, k, n, row)
-            self._at(now + jobs.mock, "mock", row)
-        else:
-            self.exec.dispatch(jobs, k, row, placements)
         if jobs.duration and (jobs.mock is None or jobs.mock > jobs.duration):
             self._at(now + jobs.duration, "limit", (jobs, k, n))
+        return row
+
+    def _begun(self, running: Running, time: float, now: float) -> None:
+        """A member on lease runs, with the placement of the one before it."""
+        jobs, k = running.jobs, running.k
+        slot = self.leases.begun(running.id, now)
+        earliest = max(time, slot.since, jobs.t_submit)
+        if jobs.extras or jobs.ranges:
+            for _, _, other, _, _ in jobs.extra_events(k):
+                earliest = max(earliest, other)
+        slot.since = min(now, earliest)
+        running.row = self._enter_run(jobs, k, [running.placement], slot.since)
+
+    def _returned(self, running: Running) -> None:
+        """A member on lease is back before it began: it waits as before, on its own."""
+        unused = self.leases.returned(running.id)
+        if unused is not None:
+            self._frees.append(unused)
+        self.queue.push_member(running.jobs, running.k)
+
+    def _carry_out_dooms(self, settled: list[Running], now: float) -> None:
+        """Raise what was to be raised on jobs while they were on lease."""
+        for running in settled:
+            for kind, note, userid in self._doomed.pop(running.id, ()):
+                self._raise(running.jobs, running.k, running.k + 1, kind, 0, note, userid, now)
 
     def _start(self, jobs: JobArray, k: int, n: int, row: int, now: float) -> None:
         """Tasks run; the state stays what it is (RUN, or CLEANUP after an early exception)."""
@@ -474,11 +586,15 @@ class Manager:
 
     def _ended(self, running: Running, then: float, now: float) -> None:
         """All tasks of a real job have ended, at that time."""
-        self._start(running.jobs, running.k, 1, running.row, then)
+        jobs, row = running.jobs, running.row
+        self._start(jobs, running.k, 1, row, then)
+        if jobs.state[running.k] == _RUN:  # what was ended early says nothing about the others
+            jobs.took(running.took)
         if running.exits:
-            self.store.ledger.exits[running.row] = running.exits
+            self.store.ledger.exits[row] = running.exits
         status = running.failure or running.status
-        self._finish(running.jobs, running.k, 1, running.row, status, then, now)
+        free = not self.leases.ended(running.id, then)
+        self._finish(jobs, running.k, 1, row, status, then, now, free=free)
 
     def _finish(
         self,
@@ -489,25 +605,34 @@ class Manager:
         status: int,
         then: float,
         now: float,
+        *,
+        free: bool = True,
     ) -> None:
-        """RUN or CLEANUP → INACTIVE for members ``k``… in the same state, with rows ``row``…"""
+        """RUN or CLEANUP → INACTIVE for members ``k``… in the same state, with rows ``row``…
+
+        Not ``free``: the (single) placement passed to another job as it finished.
+        """
         ledger = self.store.ledger
         was = State(jobs.state[k])
         if n == 1:
             jobs.state[k] = _ENDED
-            placement = ledger.placement[row]
-            assert placement is not None
-            self._frees.append(placement)
+            if free:
+                placement = ledger.placement[row]
+                assert placement is not None
+                self._frees.append(placement)
+            else:
+                ledger.handed_on[row] = 1
         else:
             jobs.state[k : k + n] = bytes([_ENDED]) * n
             self._frees += ledger.placement[row : row + n]  # type: ignore[arg-type]
         ledger.set_end(row, n, status, then, now)
+        jobs.running -= n
         self.counts.states[was] -= n
         self._inactive(jobs, k, n)
         if self.journal.users:
             self.journal.add(jobs, k, n, then, "finish", {"status": status})
-            self.journal.add(jobs, k, n, now, "release", RELEASE)
-            self.journal.add(jobs, k, n, now, "free")
+            self.journal.add(jobs, k, n, now if free else then, "release", RELEASE)
+            self.journal.add(jobs, k, n, now if free else then, "free")
             self.journal.add(jobs, k, n, now, "clean")
 
     def _inactive(self, jobs: JobArray, k: int, n: int) -> None:
@@ -548,7 +673,18 @@ class Manager:
                         if len(errors) >= 1000:
                             break
                         errors[jobs.id(m)] = "job is inactive"
+            elif (
+                state == _QUEUED
+                and self.leases.out
+                and severity == 0
+                and (jobs.id(k) in self.exec.leased)
+            ):
+                n = 1
+                self.leases.recall_around(jobs.id(k))
+                self._doomed.setdefault(jobs.id(k), []).append((kind, note, userid))
             elif state == _QUEUED:
+                if self.leases.out and severity == 0:
+                    n = self._not_leased(jobs, k, n)
                 self._shared_extra(jobs, k, n, SUBMITTED, now, "exception", context)
                 if severity == 0:
                     self._ended_early(jobs, k, n, now)
@@ -557,6 +693,13 @@ class Manager:
                     self._raise_running(jobs, m, state, context, now)
             k += n
         self._changed(schedule=True)
+
+    def _not_leased(self, jobs: JobArray, k: int, n: int) -> int:
+        """How many of members ``k``…, all of which wait, come before the first on lease."""
+        if not jobs.state[k] & DETACHED:
+            return n
+        leased = self.exec.leased
+        return next((i for i in range(1, n) if jobs.id(k + i) in leased), n)
 
     def _raise_running(
         self, jobs: JobArray, k: int, state: State, context: dict[str, Any], now: float
@@ -626,6 +769,8 @@ class Manager:
 
     def _pertinent(self, timer: tuple[float, int, str, Any]) -> bool:
         _, _, kind, what = timer
+        if kind == "leases":
+            return True
         if kind == "limit":
             jobs, k, n = what
             return bool(jobs.state.count(_RUN, k, k + n) or jobs.state.count(_EXCEPTION, k, k + n))
@@ -637,6 +782,11 @@ class Manager:
             _, _, kind, what = heappop(timers)
             if kind == "mock":
                 self._mock_ended(self.mocks.pop(what), now)
+            elif kind == "leases":
+                self._lease_timer = self.leases.out > 0
+                if self._lease_timer:
+                    self.leases.recall_overdue(now)
+                    self._at(now + PATIENCE_S, "leases", None)
             elif kind == "limit":
                 jobs, k, n = what
                 for m in range(k, k + n):

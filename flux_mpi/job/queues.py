@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from math import inf
 
@@ -14,7 +14,7 @@ from flux_mpi.job.queueconfig import QueueConfig, QueueSettings
 from flux_mpi.message.errors import FluxError, ServiceError
 from flux_mpi.sched.base import Scheduler
 from flux_mpi.sched.placement import Placement
-from flux_mpi.sched.policy import Run
+from flux_mpi.sched.policy import Fcfs, Run
 
 Start = Callable[[JobArray, int, list[Placement], float], None]
 """Called with an array, a member, the placements of it and those after it, and the time."""
@@ -36,6 +36,8 @@ class Lane:
         self.policy = config.policy(config.params)
         self.parent: Lane | None = None
         self.virtual: list[Lane] = []
+        self.after = 0
+        """How many lines are served before the one that it stands in."""
         self.enabled = True
         self.disable_reason = ""
         self.started = True
@@ -55,6 +57,11 @@ class Lane:
     def serving(self) -> bool:
         """Whether its jobs may start."""
         return self.started and (self.parent is None or self.parent.started)
+
+    @property
+    def line(self) -> list[Queue]:
+        """Its jobs and those of virtual queues, as far as these are started."""
+        return [self.queue, *(other.queue for other in self.virtual if other.started)]
 
     def status(self) -> dict[str, object]:
         """What RFC 33 says of a queue, and what its rules are."""
@@ -94,6 +101,9 @@ class Queues:
             (lane for lane in self.lanes.values() if lane.parent is None),
             key=lambda lane: -lane.config.priority,
         )
+        for after, lane in enumerate(self._serving):
+            for each in (lane, *lane.virtual):
+                each.after = after
         self._only = self.lanes.get("")
         self._time = 0.0
         self.plans = any(lane.policy.depth for lane in self._serving)
@@ -113,9 +123,11 @@ class Queues:
         """Queue one detached member at its own urgency."""
         self.lane_of(jobs).queue.push_member(jobs, k)
 
-    def ordered(self) -> Iterator[Members]:
-        """Everything queued, by priority and id whatever queue it is in, held jobs last."""
-        return _merged([lane.queue for lane in self.lanes.values()])
+    def ordered(self, more: Sequence[Members] = ()) -> Iterator[Members]:
+        """Everything queued, and ``more`` with it, by priority and id whatever queue it is in, held
+        jobs last."""
+        queued = _merged([lane.queue for lane in self.lanes.values()])
+        return merge(sorted(more, key=_place), queued, key=_place) if more else queued
 
     def check_open(self, name: str) -> None:
         """Raises ServiceError EINVAL while the queue takes no jobs."""
@@ -171,9 +183,38 @@ class Queues:
         for lane in self._serving:
             if lane.started:
                 longest = max(0.0, expiration - now) if self.plans else None
-                queues = [lane.queue, *(other.queue for other in lane.virtual if other.started)]
-                more |= lane.policy.cycle(_Waiting(queues, start, now, longest), scheduler, now)
+                waiting = _Waiting(lane.line, start, now, longest)
+                more |= lane.policy.cycle(waiting, scheduler, now)
         return more
+
+    # -- who is next ----------------------------------------------------------------------------
+
+    def in_order(self, jobs: JobArray) -> bool:
+        """Whether this array's jobs start one after the other and none is passed by: then it is
+        known beforehand who gets what one of them leaves. A policy of someone else's may do
+        anything; and one that plans is told when what starts will end, so it must be asked."""
+        lane = self.lane_of(jobs)
+        return not self.plans and type((lane.parent or lane).policy) is Fcfs
+
+    def next(self, limit: int) -> Members | None:
+        """Who is the first to be offered whatever comes free: the head of the first line with jobs
+        that may start, at most ``limit`` of them."""
+        for lane in self._serving:
+            if lane.started and (found := _head(lane.line, limit)) is not None:
+                return found
+        return None
+
+    def precede(self, arrays: Iterable[JobArray]) -> bool:
+        """Whether who is next comes before waiting members of any of these arrays: its line is
+        served before theirs, or it has a higher priority."""
+        found = self.next(1)
+        if found is None:
+            return False
+        jobs, k, _ = found
+        first = self.lane_of(jobs).after, -priority_of(jobs.urgency_of(k))
+        return any(
+            first < (self.lane_of(other).after, -priority_of(other.urgency)) for other in arrays
+        )
 
     def expected(self, horizon_s: float = 1e8) -> dict[int, float]:
         """When jobs with a reservation will start, by id, as of the last cycle.
@@ -202,11 +243,7 @@ class _Waiting:
         self._longest = longest
 
     def head(self, limit: int) -> Run | None:
-        if len(self._queues) == 1:
-            found = self._queues[0].head(limit)
-        else:
-            heads = [head for queue in self._queues if (head := queue.head(limit)) is not None]
-            found = min(heads, key=_place, default=None)
+        found = _head(self._queues, limit)
         return None if found is None else self._run(found)
 
     def runs(self) -> Iterator[Run]:
@@ -232,6 +269,13 @@ def _place(found: Members) -> tuple[int, int]:
     """Where it stands: by priority, then by id."""
     jobs, k, _ = found
     return -priority_of(jobs.urgency_of(k)), jobs.id(k)
+
+
+def _head(queues: list[Queue], limit: int) -> Members | None:
+    if len(queues) == 1:
+        return queues[0].head(limit)
+    heads = [head for queue in queues if (head := queue.head(limit)) is not None]
+    return min(heads, key=_place, default=None)
 
 
 def _merged(queues: list[Queue]) -> Iterator[Members]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
-from flux_mpi.broker.service import Broker, Request, ServiceError
+from flux_mpi.broker.service import Broker, Handler, Request, ServiceError
 from flux_mpi.formats import duration, fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Jobspec, JobspecError
@@ -38,6 +38,9 @@ MAX_TURNS = 64
 """Turns of the manager in one turn of the loop, when mock jobs end sooner than it turns."""
 LONGEST_S = 0.005
 """How long those may take together."""
+
+SETTLE_S = 2.0
+"""How long a request waits for what is on lease to be returned; a rank may hang."""
 
 INFO, WARNING, ERR = 6, 4, 3
 
@@ -84,6 +87,9 @@ class JobService:
         self._timer: Timer | None = None
         self._digests = Digests(self.reactor)
         self._timer_due = 0.0
+        self._unsettled: list[tuple[Handler, Request]] = []
+        """Requests that wait until nothing is on lease, or for ``SETTLE_S``."""
+        self._settling: Timer | None = None
         self._journals: dict[Request, None] = {}
         self._watches: dict[int, list[_Watch]] = {}
         self._on_empty: list[Callable[[], object]] = []
@@ -181,6 +187,8 @@ class JobService:
         """Run after each turn of the loop: everything that arrived is acted on at once."""
         manager = self.manager
         now = self._offset + self.reactor.monotonic()
+        if self._unsettled and not manager.leases.out:
+            self._settle()
         if manager.due(now):
             for _ in range(MAX_TURNS):
                 # Timers are acted on at the time they were due, not when this loop got to it:
@@ -202,6 +210,27 @@ class JobService:
                     callback()
         self._arm(now)
 
+    def _settle(self) -> None:
+        """Nothing is on lease any more, or a rank is silent: carry out what waited for that."""
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        unsettled, self._unsettled = self._unsettled, []
+        for handler, request in unsettled:
+            try:
+                handler(request)
+            except ServiceError as error:
+                request.error(error.errno or errno.EINVAL, str(error))
+
+    def _after_leases(self, request: Request, handler: Handler) -> None:
+        """Carry out a request once it is known of all jobs whether they have begun."""
+        if self.manager.recall():
+            self._unsettled.append((handler, request))
+            if self._settling is None:
+                self._settling = self.reactor.call_later(SETTLE_S, self._settle)
+        else:
+            handler(request)
+
     def _arm(self, now: float) -> None:
         deadline = now if self.manager.dirty else self.manager.next_deadline()
         if deadline is None or deadline == float("inf"):
@@ -219,7 +248,12 @@ class JobService:
     def _carry_out(self, actions: Actions) -> None:
         send = self.broker.send
         for rank, start in actions.starts.items():
-            send("exec.start", {"specs": start.specs, "jobs": start.jobs}, rank=rank)
+            payload: dict[str, Any] = {"specs": start.specs, "jobs": start.jobs}
+            if start.leases:
+                payload["leases"] = start.leases
+            send("exec.start", payload, rank=rank)
+        for rank, ids in actions.recalls.items():
+            send("exec.recall", {"ids": ids}, rank=rank)
         for rank, jobid, signum in actions.kills:
             send("exec.kill", {"id": jobid, "signum": signum}, rank=rank)
         for rank, keys in actions.forgets.items():
@@ -396,8 +430,12 @@ class JobService:
         jobid = _int(body, "id")
         urgency = check_urgency(body.get("urgency"))
         self._may_change(request, jobid)
-        old = self.manager.set_urgency(jobid, urgency, request.uid, self.now())
-        request.respond({"old": old})
+
+        def change(request: Request) -> None:
+            old = self.manager.set_urgency(jobid, urgency, request.uid, self.now())
+            request.respond({"old": old})
+
+        self._after_leases(request, change)
 
     def _may_change(self, request: Request, jobid: int) -> None:
         jobs, _ = self.manager.find(jobid)
@@ -433,7 +471,7 @@ class JobService:
         (lane,) = manager.queue.select(name)
         status: dict[str, Any] = lane.status()
         queued = pending = 0
-        for jobs, k, n in manager.queue.ordered():
+        for jobs, k, n in manager.waiting():
             if not jobs.urgency_of(k):
                 break
             if manager.queue.lane_of(jobs).serving:
@@ -460,8 +498,12 @@ class JobService:
     def queue_start(self, request: Request) -> None:
         body = self._owner_body(request)
         name = self._queue_name(body)
-        self.manager.start(bool(body.get("start")), str(body.get("reason") or ""), name)
-        request.respond()
+        start = bool(body.get("start"))
+        self.manager.start(start, str(body.get("reason") or ""), name)
+        if not start and self.manager.stopping:
+            self._after_leases(request, Request.respond)  # once answered, nothing starts any more
+        else:
+            request.respond()
 
     def _queue_name(self, body: dict[str, Any]) -> str | None:
         """Which queue a request is about; None: all. Raises ServiceError EINVAL."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flux_mpi.formats import fluid
@@ -50,6 +50,7 @@ class _Job:
         "last",
         "reads_stdin",
         "fed",
+        "after",
     )
 
     def __init__(self, jobid: int, key: int, nodeid: int, first_task: int, ntasks: int) -> None:
@@ -72,6 +73,7 @@ class _Job:
         self.last = 0.0
         self.reads_stdin = False
         self.fed: list[_Feed] | None = None
+        self.after = 0  # the task that it is leased to follow; 0: it starts at once
 
 
 class _Feed:
@@ -133,15 +135,27 @@ class Agent:
 
     # -- from the root --------------------------------------------------------------------------
 
-    def start(self, specs: dict[int, dict[str, Any]], jobs: list[list[Any]], now: float) -> None:
-        """Carry out ``exec.start``; ``now`` is Unix time. What cannot start becomes an event."""
+    def start(
+        self,
+        specs: dict[int, dict[str, Any]],
+        jobs: list[list[Any]],
+        now: float,
+        leases: Iterable[tuple[int, list[Any]]] = (),
+    ) -> None:
+        """Carry out ``exec.start``; ``now`` is Unix time. What cannot start becomes an event.
+
+        ``leases`` are jobs that are to start when another one, named first, has ended.
+        """
         for key, spec in specs.items():
             self._specs[int(key)] = spec
             self._plans.pop(int(key), None)
         for row in jobs:
             self._start(row, now)
+        for after, row in leases:
+            before = self._jobs.get(after)
+            self._start(row, now, before.tids[-1] if before is not None and before.tids else 0)
 
-    def _start(self, row: list[Any], now: float) -> None:
+    def _start(self, row: list[Any], now: float, after: int = 0) -> None:
         jobid, key, member, nodeid, first_task, ntasks, cores, gpus, nnodes, size = row
         if jobid in self._jobs:
             return  # told twice: it runs already
@@ -170,6 +184,7 @@ class Agent:
         job = _Job(jobid, key, nodeid, first_task, ntasks)
         job.limit = plan.output_limit
         job.last = now
+        job.after = after
         self._jobs[jobid] = job
         self._in_use[key] = self._in_use.get(key, 0) + 1
         try:
@@ -339,7 +354,7 @@ class Agent:
         entry = ["spawn", tid, argv, plan.key, delta, cwd, cpus, stdin, stdout, stderr]
         if plan.limits is not None:
             entry.append(plan.limits)
-        self.commands.append(entry)
+        self.commands.append(["after", job.after, entry] if job.after else entry)
         self._tasks[tid] = (job, job.first_task + local)
         job.tids.append(tid)
         job.left += 1
@@ -352,7 +367,11 @@ class Agent:
         else:
             errnum, what = errno.EINVAL, str(error)
         job.error = (errnum, self._start_failed(job.first_task, what))
-        self._finish(job, now)
+        if job.after:  # what is wrong with it is to be said in its turn, which others wait for
+            plan = self._plans[job.key]
+            self._command(job, 0, plan, [], {}, b"", None, "null", "null", "null")
+        else:
+            self._finish(job, now)
 
     def _start_failed(self, task: int, what: str) -> str:
         return f"task {task} (host {self.hostname}): start failed: {what}"
@@ -370,6 +389,17 @@ class Agent:
         plan = self._plans.pop(key, None)
         if plan is not None and plan.sent:
             self.commands.append(["forget", key])
+
+    def recall(self, jobids: Iterable[int]) -> None:
+        """Carry out ``exec.recall``: those of these jobs that have not begun are to be returned."""
+        tids = [
+            tid
+            for jobid in jobids
+            if (job := self._jobs.get(jobid)) is not None and job.after and not job.started
+            for tid in job.tids
+        ]
+        if tids:
+            self.commands.append(["recall", tids])
 
     def kill(self, jobid: int, signum: int) -> bool:
         """Signal the job's process groups here; False when it has none."""
@@ -448,6 +478,10 @@ class Agent:
             self._failed(job, task, entry)
         elif kind == "fed":
             self._taken(job, entry[1], entry[2])
+        elif kind == "returned":
+            del self._tasks[entry[1]]
+            self.events.append([job.id, "returned", job.last, job.nodeid])
+            self._drop_job(job)
 
     def _say_started(self, job: _Job) -> None:
         job.start_sent = True
@@ -543,6 +577,10 @@ class Agent:
                 self._say_started(job)
             self.events.append([job.id, "exit", when, job.nodeid, sorted(job.exits)])
         self.store.finish(job.id, when)
+        self._drop_job(job)
+
+    def _drop_job(self, job: _Job) -> None:
+        """Nothing of the job is left here."""
         del self._jobs[job.id]
         if self._scratch is not None and job.tmpdir and not self._scratch.give_back(job.tmpdir):
             self._remove_full(job.tmpdir)

@@ -70,6 +70,7 @@ class ExecService:
             "exec",
             {
                 "start": self._start,
+                "recall": self._recall,
                 "kill": self._kill,
                 "stdin": self._stdin,
                 "forget": self._forget,
@@ -119,7 +120,11 @@ class ExecService:
     def _start(self, request: Request) -> None:
         payload = request.payload
         specs: dict[int, dict[str, Any]] = payload.get("specs") or {}
-        self.agent.start(specs, payload["jobs"], self._broker.reactor.now())
+        leases = payload.get("leases", ())
+        self.agent.start(specs, payload["jobs"], self._broker.reactor.now(), leases)
+
+    def _recall(self, request: Request) -> None:
+        self.agent.recall([int(jobid) for jobid in request.payload["ids"]])
 
     def _kill(self, request: Request) -> None:
         payload = request.payload

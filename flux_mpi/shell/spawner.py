@@ -24,6 +24,7 @@ import os
 import signal
 from collections import deque
 
+from flux_mpi.shell.followers import Followers
 from flux_mpi.shell.system import SpawnError, System
 
 TYPE_CHECKING = False
@@ -46,7 +47,9 @@ FRESH_MOST_S = 0.03
 HOLD_S = 0.002
 """How long the end of a short task may wait for others, so that one message tells of all..."""
 HOLD_TASKS = 2
-"""...while at least so many other short tasks run."""
+"""...while at least so many other short tasks run..."""
+HOLD_LEASED_S = 0.01
+"""...and so long while others are at hand to follow each that ends."""
 _PATIENT = frozenset(("started", "exited"))
 GRACE_S = 2.0
 """Between TERM and KILL for what tasks leave behind."""
@@ -120,6 +123,8 @@ class Spawner:
         self._by_pid: dict[int, Task] = {}
         self._by_fd: dict[int, Task] = {}
         self._fresh: deque[tuple[float, Task]] = deque()
+        self._followers = Followers()
+        self._dry = False  # a task ended without a follower since the last reports
         self._held_since: float | None = None
         self._draining: dict[int, Task] = {}
         self._jobs: dict[bytes, int] = {}
@@ -136,6 +141,8 @@ class Spawner:
             "env": self._on_env,
             "forget": self._on_forget,
             "spawn": self._on_spawn,
+            "after": self._on_after,
+            "recall": self._on_recall,
             "kill": self._on_kill,
             "stdin": self._on_stdin,
             "credit": self._on_credit,
@@ -167,13 +174,21 @@ class Spawner:
         if self._held_since is None:
             return False  # nothing but starts
         # While others run, nobody waits for this end to have work: let a few more join it.
-        others = sum(1 for _, task in self._fresh if task.ending is None)
-        return others < HOLD_TASKS or self._clock() >= self._held_since + HOLD_S
+        if self._dry or not self._followers:
+            others = sum(1 for _, task in self._fresh if task.ending is None)
+            if others < HOLD_TASKS:
+                return True
+        return self._clock() >= self._held_since + self._hold_s
+
+    @property
+    def _hold_s(self) -> float:
+        return HOLD_LEASED_S if self._followers and not self._dry else HOLD_S
 
     def take_reports(self) -> list[Entry]:
         """What is to be reported; the caller sends it."""
         reports, self.reports = self.reports, []
         self._held_since = None
+        self._dry = False
         return reports
 
     @property
@@ -190,6 +205,27 @@ class Spawner:
     def _on_spawn(self, entry: Entry) -> None:
         self._pending.append(entry)
 
+    def _on_after(self, entry: Entry) -> None:
+        _, tid, spawn = entry
+        alive = tid in self._tasks or tid in self._followers
+        if alive or any(waiting[1] == tid for waiting in self._pending):
+            self._followers.add(tid, spawn)
+        else:
+            self._pending.append(spawn)
+
+    def _on_recall(self, entry: Entry) -> None:
+        for tid in entry[1]:
+            if self._followers.remove(tid):
+                self.reports.append(["returned", tid])
+
+    def _over(self, tid: int) -> None:
+        """A task has ended, or never began: whoever follows it is next."""
+        follower = self._followers.pop(tid)
+        if follower is not None:
+            self._pending.appendleft(follower)
+        else:
+            self._dry = True
+
     def _on_kill(self, entry: Entry) -> None:
         _, tid, signum = entry
         task = self._tasks.get(tid)
@@ -202,6 +238,7 @@ class Spawner:
                 if signum in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                     self._pending.remove(waiting)
                     self.reports.append(["exited", tid, int(signum), self._wall(), 0.0, 0.0, 0])
+                    self._over(tid)
                 return
 
     def _on_stdin(self, entry: Entry) -> None:
@@ -236,6 +273,8 @@ class Spawner:
     def shutdown(self, grace_s: float) -> None:
         """End every task: TERM now, KILL after ``grace_s``; start no more."""
         self._closed = True
+        for tid in self._followers.clear():
+            self.reports.append(["returned", tid])
         while self._pending:
             tid = self._pending.popleft()[1]
             self.reports.append(["failed", tid, errno.ESHUTDOWN, "supervisor"])
@@ -272,6 +311,7 @@ class Spawner:
             return
         if not argv:
             self.reports.append(["failed", tid, errno.EINVAL, "an empty command"])
+            self._over(tid)
             return
         env = {**self._bases.get(env_key, {}), **delta}
         task = Task(tid, delta.get(JOB_ID))
@@ -289,6 +329,7 @@ class Spawner:
             if task.stdin >= 0:
                 self._by_fd.pop(task.stdin, None)
                 system.close(task.stdin)
+            self._over(tid)
             return
         finally:
             for fd in theirs:
@@ -486,6 +527,7 @@ class Spawner:
         if self._held_since is None:
             self._held_since = self._clock()
         del self._tasks[task.tid]
+        self._over(task.tid)
         if self.system.kill_group(task.pid, 0) and task.stage < 2:
             self.system.kill_group(task.pid, signal.SIGTERM)
             self.system.kill_group(task.pid, signal.SIGCONT)
@@ -509,7 +551,7 @@ class Spawner:
         """When ``tick`` is next needed, or None."""
         due: list[float] = [self._fresh[0][0]] if self._fresh else []
         if self._held_since is not None and self.reports:
-            due.append(self._held_since + HOLD_S)
+            due.append(self._held_since + self._hold_s)
         if self._sweep_due is not None:
             due.append(self._sweep_due)
         if self._kill_due is not None:

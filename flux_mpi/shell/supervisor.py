@@ -188,9 +188,9 @@ class Supervisor:
                 self._stand_in_speaks()
             else:
                 spawner.ready(fd)
-        spawner.pump(SPAWNS_A_TURN)
         if self._child_ended:
             self._reap()
+        spawner.pump(SPAWNS_A_TURN)  # after the ends: what follows them starts in the same turn
         self._on_time()
         return True
 

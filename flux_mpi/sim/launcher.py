@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flux_mpi.reactor.base import Reactor, Timer
+from flux_mpi.shell.followers import Followers
 
 Report = list[Any]
 Duration = Callable[[list[str]], tuple[float, int]]
@@ -40,6 +41,7 @@ class SimulatedLink:
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1000)
         self._running: dict[int, tuple[int, Timer]] = {}
+        self._followers = Followers()
         self._reports: list[Report] = []
         self._due = False
         self.take: Callable[[Report], object] | None = None
@@ -50,6 +52,8 @@ class SimulatedLink:
         self._handlers: dict[str, Callable[[list[Any]], None]] = {
             "spawn": self._spawn,
             "kill": self._kill,
+            "after": self._after,
+            "recall": self._recall,
         }
 
     def next_tid(self) -> int:
@@ -75,6 +79,8 @@ class SimulatedLink:
 
     def shutdown(self, grace_s: float) -> None:
         """End all tasks at once."""
+        for tid in self._followers.clear():
+            self._report(["returned", tid])
         for tid in list(self._running):
             self._end(tid, 9)
 
@@ -87,6 +93,18 @@ class SimulatedLink:
         self._running[tid] = (pid, timer)
         self._report(["started", tid, pid, self._reactor.now()])
 
+    def _after(self, entry: list[Any]) -> None:
+        _, tid, spawn = entry
+        if tid in self._running or tid in self._followers:
+            self._followers.add(tid, spawn)
+        else:
+            self._spawn(spawn)
+
+    def _recall(self, entry: list[Any]) -> None:
+        for tid in entry[1]:
+            if self._followers.remove(tid):
+                self._report(["returned", tid])
+
     def _kill(self, entry: list[Any]) -> None:
         _, tid, signum = entry
         if signum and tid in self._running:
@@ -98,6 +116,9 @@ class SimulatedLink:
             return
         timer.cancel()
         self._report(["exited", tid, status, self._reactor.now(), 0.0, 0.0, 0])
+        follower = self._followers.pop(tid)
+        if follower is not None:
+            self._spawn(follower)
 
     def _report(self, report: Report) -> None:
         self._reports.append(report)

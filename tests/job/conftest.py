@@ -58,7 +58,7 @@ class Core:
         self.scheduler = BitmapScheduler(Tier("never"))
         self.manager = Manager(self.scheduler, epoch=1000.0, **how)
         self.now = 1000.0
-        self.ingest = Ingest()
+        self.ingest = Ingest(how.get("queues"))
         self.actions: list[Actions] = []
         self.scheduler.update(machine(ranks, cores, gpus))
         self.manager.resources_changed(self.now)
@@ -131,13 +131,22 @@ class Core:
         return [context for _, event, context in self.events(jobid) if event == name][-1]
 
     def started(self) -> list[int]:
-        """The jobs that all turns so far have sent to ranks, in order."""
+        """The jobs that all turns so far have sent to ranks or leased to them, in order."""
         return [
             job[0]
             for actions in self.actions
             for start in actions.starts.values()
-            for job in start.jobs
+            for job in [*start.jobs, *(row for _, row in start.leases)]
         ]
+
+    def current(self) -> int | None:
+        """A job that runs or, where the one before it has ended, is about to."""
+        execution = self.manager.exec
+        return next(iter([*execution.running, *execution.leased]), None)
+
+    def leased(self) -> list[int]:
+        """The jobs on lease now, in order."""
+        return sorted(self.manager.exec.leased)
 
     def kills(self) -> list[tuple[int, int, int]]:
         return [kill for actions in self.actions for kill in actions.kills]
@@ -271,13 +280,13 @@ class World:
         assert call.error is None, call.error
         return call.payload["arrays"]
 
-    def finish(self, jobid: int, status: int = 0) -> None:
+    def finish(self, jobid: int, status: int = 0, seconds: float = 1.0) -> None:
         self.call(
             "job-exec.report",
             {
                 "events": [
                     [jobid, "start", 1.0, 0, [10]],
-                    [jobid, "exit", 2.0, 0, [[0, 10, status]]],
+                    [jobid, "exit", 1.0 + seconds, 0, [[0, 10, status]]],
                 ]
             },
         )

@@ -75,8 +75,8 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
         # -- what users do ------------------------------------------------------------------
 
         @rule(
-            count=st.integers(1, 6),
-            ntasks=st.integers(1, 5),
+            count=st.integers(1, 9),
+            ntasks=st.sampled_from([1, 1, 1, 2, 3, 5]),
             nnodes=st.sampled_from([None, None, 1, 2]),
             mock=st.sampled_from([None, None, 0.0, 1.0, 20.0]),
             wait_status=st.sampled_from([0, 256]),
@@ -101,6 +101,7 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             if nnodes:
                 how |= {"nnodes": nnodes, "exclusive": exclusive}
             first = self.core.submit(count=count, mock=mock, urgency=urgency, turn=False, **how)
+            self.turn(0.0)
             self.ids += [fluid.nth(first, k) for k in range(count)]
 
         @precondition(lambda self: self.ids)
@@ -124,7 +125,7 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
                 with pytest.raises(ServiceError, match=r"job is inactive|allocated"):
                     self.manager.set_urgency(jobid, urgency, 0, self.core.now)
 
-        @rule(start=st.booleans())
+        @rule(start=st.sampled_from([True, True, True, False]))
         def queue(self, start: bool) -> None:
             self.manager.start(start)
 
@@ -138,6 +139,10 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
         )
         def report(self, data: st.DataObject, kind: str, skew: float) -> None:
             jobid = data.draw(st.sampled_from(sorted(self.sent)))
+            if jobid in self.manager.exec.leased:
+                slot = self.manager.leases._by_job[jobid]
+                if slot.running or slot.queue[0] != jobid:
+                    return  # its turn has not come
             node = data.draw(st.integers(0, 3))
             status = data.draw(st.sampled_from([0, 0, 256, 9, 15]))
             rest: dict[str, list[Any]] = {
@@ -148,11 +153,52 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             event = [jobid, kind, self.core.now + skew, node, *rest[kind]]
             self.manager.report([event], self.core.now)
 
+        @precondition(lambda self: self.manager.exec.leased)
+        @rule(data=st.data())
+        def give_back(self, data: st.DataObject) -> None:
+            jobid = data.draw(st.sampled_from(sorted(self.manager.exec.leased)))
+            self.manager.report([[jobid, "returned", 1.0, 0]], self.core.now)
+
+        @precondition(lambda self: self.manager.exec.running)
+        @rule(data=st.data(), seconds=st.sampled_from([0.001, 0.001, 0.001, 1.0]))
+        def finish(self, data: st.DataObject, seconds: float) -> None:
+            """A job starts, runs and ends; the queue moves on."""
+            jobid = data.draw(st.sampled_from(sorted(self.manager.exec.running)))
+            nodes = range(self.sent[jobid][0])
+            began = self.core.now
+            self.core.now += seconds
+            self.manager.report([[jobid, "start", began, n, [5]] for n in nodes], self.core.now)
+            self.manager.report(
+                [[jobid, "exit", self.core.now, n, []] for n in nodes], self.core.now
+            )
+            self.turn(0.0)
+
+        @precondition(lambda self: self.manager.exec.leased)
+        @rule(hurry=st.booleans())
+        def follow(self, hurry: bool) -> None:
+            """As ranks do it: what runs ends, and what is on lease there begins."""
+            for jobid in list(self.manager.exec.leased):
+                slot = self.manager.leases._by_job[jobid]
+                if slot.queue[0] == jobid and slot.running:
+                    self.manager.report(
+                        [
+                            [slot.running, "exit", self.core.now, 0, []],
+                            [jobid, "start", self.core.now, 0, [5]],
+                        ][: 2 if hurry else 1],
+                        self.core.now,
+                    )
+
+        @precondition(lambda self: self.ids)
+        @rule()
+        def recall(self) -> None:
+            assert self.manager.recall() == bool(self.manager.exec.leased)
+
         @rule(jobid=st.integers(0, 1 << 40))
         def report_nonsense(self, jobid: int) -> None:
             if self.manager.store.find(jobid) is None:
                 self.manager.report([[jobid, "exit", 1.0, 0, []]], self.core.now)
 
+        @precondition(lambda self: self.alive == (1 << self.ranks) - 1)
         @rule(rank=st.integers(0, 3))
         def lose(self, rank: int) -> None:
             self.alive &= ~(1 << rank)
@@ -176,6 +222,9 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
                 assert self.alive >> rank & 1
                 for job in start.jobs:
                     self.sent.setdefault(job[0], (job[8], set()))[1].add(job[3])
+                for after, job in start.leases:
+                    assert after in self.sent
+                    self.sent.setdefault(job[0], (1, set()))[1].add(0)
             for entry in actions.events:
                 for jobid, *event in entry.expand():
                     self.journal.setdefault(jobid, []).append(tuple(event))
@@ -213,6 +262,19 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
                             for core in IDSet.from_mask(part.cores):
                                 assert (part.rank, core) not in held
                                 held.add((part.rank, core))
+            leases = self.manager.leases
+            assert set(self.manager.exec.leased) == {i for s in leases._slots for i in s.queue}
+            assert leases.out == len(self.manager.exec.leased) == sum(leases.lent.values())
+            assert 0 not in leases.lent.values()
+            assert sum(leases.arrays.values()) == len(leases._slots)
+            for slot in leases._slots:
+                assert slot.running or slot.queue
+                if not slot.running:  # its cores are kept for who is next
+                    for part in slot.placement.parts:
+                        assert not held & {(part.rank, c) for c in IDSet.from_mask(part.cores)}
+                        held |= {(part.rank, core) for core in IDSet.from_mask(part.cores)}
+            for jobid in self.manager.exec.leased:
+                assert self.core.state(jobid) == "SCHED"
             assert self.manager.counts.states == states
             assert self.manager.counts.results == results
             if not self.manager._frees:
@@ -237,6 +299,8 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             self.turn(0.0)
             manager.raise_all(62, "cancel", 0, "", 0, self.core.now)
             for _ in range(3):
+                leased = list(manager.exec.leased)
+                manager.report([[jobid, "returned", 1.0, 0] for jobid in leased], self.core.now)
                 for jobid, (nodes, _) in self.sent.items():
                     manager.report(
                         [[jobid, "exit", 1.0, node, []] for node in range(nodes)], self.core.now
@@ -246,6 +310,10 @@ def test_random_lives(make_core: Callable[..., Any]) -> None:
             assert not self.core.scheduler.allocated()
             assert not manager.exec.running
             assert not manager.mocks
+            assert not manager._doomed
+            assert not manager.leases._slots
+            assert not manager.leases._by_job
+            assert not manager.leases.hungry
             self.logs_are_true()
             self.the_journal_told_everything()
 
@@ -292,6 +360,6 @@ def test_the_queue_is_in_order_of_priority_then_id(
     assert listed == waiting
     core.manager.start(True)
     core.turn()
-    while core.manager.exec.running:
-        core.finish(core.started()[-1])
+    while (current := core.current()) is not None:
+        core.finish(current)
     assert core.started() == [jobid for jobid in waiting if urgency(jobid)]

@@ -94,6 +94,82 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+def lease(bench: Bench, after: int, member: int, **spec: Any) -> list[list[Any]]:
+    """Lease a member of the array that `Bench.start` has started; the commands."""
+    row = [KEY + member, KEY, member, 0, 0, 1, "0", "", 1, 1]
+    bench.agent.start({}, [], NOW, [[after, row]])
+    return bench.take()
+
+
+def test_a_lease_follows_the_task_before_it(bench: Bench) -> None:
+    (first,) = bench.start()
+    ((word, before, second),) = lease(bench, KEY, 1)
+    assert (word, before, second[0]) == ("after", first[1], "spawn")
+    assert second[2] == first[2]
+    assert second[4][b"FLUX_JOB_ID"] == fluid.encode(KEY + 1).encode()
+    assert lease(bench, KEY + 1, 2)[0][1] == second[1]
+    bench.started(first[1], 7)
+    bench.exited(first[1])
+    bench.started(second[1], 8)
+    bench.exited(second[1], 256)
+    assert [event[:2] for event in bench.events()] == [
+        [KEY, "start"],
+        [KEY, "exit"],
+        [KEY + 1, "start"],
+        [KEY + 1, "exit"],
+    ]
+
+
+def test_a_lease_behind_what_has_ended_starts_at_once(bench: Bench) -> None:
+    (first,) = bench.start()
+    bench.started(first[1], 7)
+    bench.exited(first[1])
+    (spawn,) = lease(bench, KEY, 1)
+    assert spawn[0] == "spawn"
+
+
+def test_a_lease_can_be_taken_back_until_it_begins(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, scratch=Scratch(str(tmp_path)))
+    (first,) = bench.start()
+    ((_, _, second),) = lease(bench, KEY, 1)
+    ((_, _, third),) = lease(bench, KEY + 1, 2)
+    bench.started(first[1], 7)
+    bench.exited(first[1])
+    bench.started(second[1], 8)
+    bench.events()
+    bench.agent.recall([KEY, KEY + 1, KEY + 2, KEY + 3])
+    assert bench.take() == [["recall", [third[1]]]]
+    bench.agent.report(["returned", third[1]])
+    assert [event[:2] for event in bench.events()] == [[KEY + 2, "returned"]]
+    assert not bench.agent.has(KEY + 2)
+    # The same job may come again, and the array can still be forgotten.
+    row = [KEY + 2, KEY, 2, 0, 0, 1, "0", "", 1, 1]
+    bench.agent.start({}, [row], NOW)
+    (again,) = bench.take()
+    bench.agent.forget([KEY])
+    for spawn in (second, again):
+        bench.exited(spawn[1])
+    assert bench.take() == [["forget", KEY]]
+    assert not bench.agent.busy
+
+
+def test_a_lease_that_cannot_start_says_so_in_its_turn(bench: Bench) -> None:
+    spec = {"command": ["cmd", "{cc}"], "params": {"cc": "0-1"}}
+    (first,) = bench.start(**spec)
+    ((_, _, broken),) = lease(bench, KEY, 2)  # the array has no such member
+    ((_, before, third),) = lease(bench, KEY + 2, 1)
+    assert before == broken[1]
+    assert bench.events() == []
+    bench.started(first[1], 7)
+    bench.exited(first[1])
+    assert broken[2] == []
+    bench.agent.report(["failed", broken[1], errno.EINVAL, "an empty command"])
+    bench.started(third[1], 8)
+    start, exit_, error, _ = bench.events()
+    assert [start[:2], exit_[:2], error[:2]] == [[KEY, "start"], [KEY, "exit"], [KEY + 2, "error"]]
+    assert "empty" not in error[5]
+
+
 def test_one_task_from_start_to_exit(bench: Bench) -> None:
     (spawn,) = bench.start()
     assert spawn[2] == [b"cmd", b"arg"]

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from flux_mpi.shell.spawner import GRACE_S, HOLD_S, LINGER_S, SWEEP_S, WINDOW, Spawner
+from flux_mpi.shell.spawner import (
+    GRACE_S,
+    HOLD_LEASED_S,
+    HOLD_S,
+    LINGER_S,
+    SWEEP_S,
+    WINDOW,
+    Spawner,
+)
 from flux_mpi.shell.system import SpawnError
 
 TERM, KILL = int(signal.SIGTERM), int(signal.SIGKILL)
@@ -290,6 +298,135 @@ def test_the_end_of_a_lone_task_is_told_at_once(bench: Bench) -> None:
     bench.system.ended |= set(bench.outputs())
     assert not bench.spawner.hurried
     bench.die(pid)
+    assert bench.spawner.hurried
+
+
+def follow(bench: Bench, before: int, *tids: int, out: Any = "pipe") -> None:
+    """Each of ``tids`` is to follow the one before it."""
+    for tid in tids:
+        spawn = ["spawn", tid, [b"%d" % tid], None, {}, b"", None, "null", out, out]
+        bench.spawner.command(["after", before, spawn])
+        before = tid
+    bench.spawner.pump(8)
+
+
+def test_what_follows_a_task_starts_when_it_has_ended(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    follow(bench, 1, 2, 3)
+    assert len(bench.system.spawned) == 1
+    bench.system.ended |= set(bench.outputs())
+    bench.die(pid)
+    bench.spawner.pump(8)
+    assert [entry[:2] for entry in bench.reports()] == [
+        ["started", 1],
+        ["exited", 1],
+        ["started", 2],
+    ]
+    assert bench.system.spawned[-1]["argv"] == [b"2"]
+    assert not bench.spawner.idle
+
+
+def test_what_follows_waits_for_the_end_of_output(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    follow(bench, 1, 2)
+    bench.die(pid, leader_only=True)  # something keeps its pipes open
+    bench.spawner.pump(8)
+    assert len(bench.system.spawned) == 1
+    bench.system.ended |= set(bench.outputs())
+    for fd in bench.outputs():
+        bench.spawner.ready(fd)
+    bench.spawner.pump(8)
+    assert len(bench.system.spawned) == 2
+
+
+def test_what_follows_a_task_that_has_ended_starts_at_once(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    bench.system.ended |= set(bench.outputs())
+    bench.die(pid)
+    follow(bench, 1, 2)
+    assert [entry[:2] for entry in bench.reports()][-1] == ["started", 2]
+
+
+def test_what_follows_a_task_that_cannot_start_starts(bench: Bench) -> None:
+    bench.spawner.command(["spawn", 1, [b"a"], None, {}, b"/missing", None, "null", "null", "null"])
+    follow(bench, 1, 2)
+    assert [entry[:2] for entry in bench.reports()] == [["failed", 1], ["started", 2]]
+    bench.spawner.command(["spawn", 3, [], None, {}, b"", None, "null", "null", "null"])
+    follow(bench, 3, 4)
+    assert [entry[:2] for entry in bench.reports()] == [["failed", 3], ["started", 4]]
+
+
+def test_what_follows_a_task_killed_before_it_started_starts(bench: Bench) -> None:
+    bench.spawner.command(["spawn", 1, [b"a"], None, {}, b"", None, "null", "null", "null"])
+    bench.spawner.command(["after", 1, ["spawn", 2, [b"b"], None, {}, b"", None, *["null"] * 3]])
+    bench.spawner.command(["kill", 2, TERM])  # it is not there yet
+    bench.spawner.command(["kill", 1, TERM])
+    bench.spawner.pump(8)
+    assert [entry[:2] for entry in bench.reports()] == [["exited", 1], ["started", 2]]
+
+
+def test_followers_can_be_taken_back(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    follow(bench, 1, 2, 3, 4)
+    bench.spawner.command(["recall", [3, 1, 99]])
+    assert bench.spawner.hurried  # whoever asked waits for it
+    assert [entry[:2] for entry in bench.reports()] == [["started", 1], ["returned", 3]]
+    bench.system.ended |= set(bench.outputs())
+    bench.die(pid)
+    bench.spawner.pump(8)
+    bench.spawner.command(["recall", [2, 4]])  # the first has begun
+    assert [entry[:2] for entry in bench.reports()] == [
+        ["exited", 1],
+        ["started", 2],
+        ["returned", 4],
+    ]
+
+
+def test_a_shutdown_gives_followers_back(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    follow(bench, 1, 2, 3)
+    bench.spawner.shutdown(0.0)
+    bench.system.ended |= set(bench.outputs())
+    bench.die(pid, KILL)
+    bench.spawner.pump(8)
+    assert sorted(entry[:2] for entry in bench.reports()) == [
+        ["exited", 1],
+        ["returned", 2],
+        ["returned", 3],
+        ["started", 1],
+    ]
+    assert bench.spawner.idle
+
+
+def test_ends_wait_for_company_while_others_follow(bench: Bench) -> None:
+    pid = bench.spawn(1)
+    follow(bench, 1, 2, 3)
+    bench.system.ended |= set(bench.outputs())
+    bench.die(pid)
+    bench.spawner.pump(8)
+    spawner = bench.spawner
+    assert not spawner.hurried
+    spawner._fresh.clear()
+    spawner._fresh.append((bench.now + 1.0, spawner._tasks[2]))  # as if many ran beside it
+    assert spawner.deadline() == pytest.approx(bench.now + HOLD_LEASED_S)
+    bench.now += HOLD_LEASED_S
+    assert spawner.hurried
+    spawner.take_reports()
+    bench.system.ended |= set(bench.outputs())
+    bench.die(bench.system.pids)
+    bench.spawner.pump(8)
+    assert spawner.hurried  # nothing follows the one that runs now: let more be sent
+
+
+def test_an_end_that_nothing_follows_is_told_at_once(bench: Bench) -> None:
+    first = bench.spawn(1)
+    bench.system.ended |= set(bench.outputs())
+    second = bench.spawn(2, out="null")
+    follow(bench, 2, 3, 4)
+    bench.die(second)
+    bench.spawner.pump(8)
+    assert not bench.spawner.hurried
+    bench.die(first)  # these cores are idle
     assert bench.spawner.hurried
 
 

@@ -572,6 +572,28 @@ def test_an_initial_program_has_the_terminal_while_it_runs(start: Start) -> None
     os.close(slave)
 
 
+def test_tasks_that_follow_each_other_need_no_broker_in_between(start: Start) -> None:
+    running = start("""
+        broker.spawn(1, "sh", "-c", "read x; echo first", stdin="pipe")
+        for tid in (2, 3, 4):
+            words = [b"sh", b"-c", b"echo %d" % tid]
+            entry = ["spawn", tid, words, 1, {}, b"", None, "null", "pipe", "pipe"]
+            broker.send(["after", tid - 1, entry])
+        broker.wait("started", tid=1)
+        broker.send(["recall", [3]])
+        broker.wait("returned", tid=3)
+        broker.send(["stdin", 1, b"x\\n", True])
+        statuses = [broker.ended(tid)[2] for tid in (1, 2, 4)]
+        order = [entry[:2] for entry in broker.log if entry[0] in ("started", "exited")]
+        say(statuses=statuses, order=order, outputs=[str(broker.output(t)) for t in (1, 2, 4)])
+    """)
+    said = running.said()
+    assert said["statuses"] == [0, 0, 0]
+    assert said["outputs"] == [str(b"first\n"), str(b"2\n"), str(b"4\n")]
+    assert said["order"] == [[what, tid] for tid in (1, 2, 4) for what in ("started", "exited")]
+    assert running.end() == 0
+
+
 def test_the_supervisor_loads_little() -> None:
     import subprocess
 
@@ -586,6 +608,7 @@ def test_the_supervisor_loads_little() -> None:
     assert ours <= {
         "flux_mpi",
         "flux_mpi.shell",
+        "flux_mpi.shell.followers",
         "flux_mpi.shell.rundir",
         "flux_mpi.shell.supervisor",
         "flux_mpi.shell.spawner",

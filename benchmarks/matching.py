@@ -324,7 +324,7 @@ def scaling(options: argparse.Namespace, tier: GraphTier) -> list[Row]:
             "",
             "",
             "no faster than log N",
-            cores[-1] <= cores[0] * numpy.log2(sizes[-1]) / numpy.log2(sizes[0]),
+            bool(cores[-1] <= cores[0] * numpy.log2(sizes[-1]) / numpy.log2(sizes[0])),
         ),
         Row(
             f"1 to {counts[-1]:,} of {options.nodes:,} nodes (×4 each): each of them",

@@ -104,9 +104,11 @@ def test_queues_with_short_jobs_are_stopped_one_by_one(
     path = tmp_path / "queues.toml"
     path.write_text("[queues.first]\npolicy.scheduler.priority = 1\n[queues.second]\n")
     flux = start("--cores-per-rank=1", f"--conf={path}")
-    mine = submit(flux, "--queue=second", "sh", "-c", "echo x >> second.{cc}")
+    # Short enough to be leased, and enough in all to be there still when the queue is stopped.
+    mine = submit(flux, "--queue=second", "sh", "-c", "echo x >> second.{cc}; sleep 0.01")
     wait_until(lambda: ended(flux) > 50, "some have ended")
-    flux("queue", "stop", "second")
+    stop = {"start": False, "reason": "the other one first", "name": "second"}
+    flux.handle.call("job-manager.queue-start", stop)
     # The other one has all cores to itself, and its end is no signal for those that were stopped.
     others = submit(flux, "--queue=first", "sh", "-c", "echo x >> first.{cc}")
     wait_all(others, handle=flux.handle)

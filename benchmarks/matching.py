@@ -228,21 +228,20 @@ def planning(options: argparse.Namespace, tier: GraphTier) -> list[Row]:
     graph = readers.load(recipe(1024), "grug")
     bench = Bench(graph, "first", tier)
     bench.fill(1.0, 1024)
-    before = _resident()
     spent = bench.reserve(lambda duration: whole_nodes(64, duration), options.reservations)
     tenth = max(1, len(spent) // 10)
     early = sum(spent[:tenth]) / tenth
     late = sum(spent[-tenth:]) / tenth
-    grown = _resident() - before
+    memory = _resident()
     return [
         Row(
             f"reserve {options.reservations:,} × 64 nodes on 1,024 full ones: first, last tenth "
             "(each), memory in all",
-            f"{milliseconds(early)}, {milliseconds(late)}, +{grown:.0f} = {_resident():.0f} MB",
+            f"{milliseconds(early)}, {milliseconds(late)}, {memory:.0f} MB",
             reading(graph),
             "15 ms, 61 ms, 3.1 GB",
             "≤ 0.5 ms, 200 MB",
-            max(early, late) <= 0.5e-3 and grown <= 200,
+            max(early, late) <= 0.5e-3 and memory <= 200,
         )
     ]
 
@@ -380,10 +379,10 @@ def measure(options: argparse.Namespace) -> list[Row]:
     if not tier.compiled:
         raise BenchmarkError(f"the kernels could not be compiled: {tier.failure}")
     for name, part in (
+        ("planning", planning),  # before larger graphs: it asks for the memory of all
         ("first", first),
         ("ranked", ranked),
         ("general", general),
-        ("planning", planning),
         ("scaling", scaling),
     ):
         if name in wanted:

@@ -65,7 +65,7 @@ def _ahead(manager: Manager, jobs: JobArray, k: int, queue: str) -> list[str]:
     lane = manager.queue.lane_of(jobs)
     served = lane.parent or lane
     ahead = 0
-    for other, first, n in manager.queue.ordered():
+    for other, first, n in manager.waiting():
         here = manager.queue.lane_of(other)
         if (here.parent or here) is not served:
             continue

@@ -95,34 +95,51 @@ def compile_all() -> Kernels:
 
 
 def _compile() -> Kernels:
-    """Compile every function of the kernels' modules, each with its callees already compiled."""
-    from numba import int32, int64, njit, void
+    """The kernels by Numba. A cached one contains what it calls, so that the rest is not even
+    loaded; otherwise every function is compiled, each with its callees compiled before it."""
+    from numba.core.errors import TypingError
 
-    made: dict[str, Any] = {}
     # Numba keys its cache by a function's own file and code. What is compiled in of other files,
     # constants and other functions, comes to the key as the content of a closure that nothing uses.
     stamp = types.CellType(_fingerprint())
-    for module in _MODULES:
-        for name, function in list(vars(module).items()):
-            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
-                scope = {**vars(module), **made}
-                code = function.__code__.replace(co_freevars=("stamp",))
-                twin = types.FunctionType(code, scope, name, None, (stamp,))
-                twin.__annotations__ = {}
-                twin.__module__ = module.__name__
-                twin.__qualname__ = function.__qualname__
-                result = void if function.__annotations__["return"] == "None" else int64
-                signature = result(
-                    *(
-                        int32[::1] if a in _NARROW else int64[::1] if a in _WIDE else int64
-                        for a in function.__code__.co_varnames[: function.__code__.co_argcount]
-                    )
-                )
-                try:
-                    scope[name] = made[name] = njit(signature, cache=True)(twin)
-                except RuntimeError:  # there is no place for a cache that we may write to
-                    scope[name] = made[name] = njit(signature)(twin)
+    functions = {
+        name: function
+        for module in _MODULES
+        for name, function in vars(module).items()
+        if isinstance(function, types.FunctionType) and function.__module__ == module.__name__
+    }
+    try:
+        return {name: _compiled_one(functions[name], {}, stamp) for name in KERNELS}
+    except TypingError:
+        pass  # one was not cached, and does not know what it calls
+    made: dict[str, Any] = {}
+    for name, function in functions.items():
+        made[name] = _compiled_one(function, made, stamp)
     return {name: made[name] for name in KERNELS}
+
+
+def _compiled_one(
+    function: types.FunctionType, callees: dict[str, Any], stamp: types.CellType
+) -> Any:
+    from numba import int32, int64, njit, void
+
+    scope = {**function.__globals__, **callees}
+    code = function.__code__.replace(co_freevars=("stamp",))
+    twin = types.FunctionType(code, scope, function.__name__, None, (stamp,))
+    twin.__annotations__ = {}
+    twin.__module__ = function.__module__
+    twin.__qualname__ = function.__qualname__
+    result = void if function.__annotations__["return"] == "None" else int64
+    signature = result(
+        *(
+            int32[::1] if a in _NARROW else int64[::1] if a in _WIDE else int64
+            for a in function.__code__.co_varnames[: function.__code__.co_argcount]
+        )
+    )
+    try:
+        return njit(signature, cache=True)(twin)
+    except RuntimeError:  # there is no place for a cache that we may write to
+        return njit(signature)(twin)
 
 
 def _fingerprint() -> str:

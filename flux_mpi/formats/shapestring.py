@@ -100,6 +100,8 @@ class _Parser:
 
     def vertex(self, depth: int) -> dict[str, Any]:
         kind = self.string("a resource type")
+        if not kind:
+            raise self.error("a resource type")
         vertex: dict[str, Any] = {"type": kind, "count": 1}
         if self.take("="):
             vertex["count"] = self.count()

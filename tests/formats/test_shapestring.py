@@ -179,6 +179,7 @@ def test_counts(text: str, count: Any) -> None:
         ("a{count:3}", "no 'count' in braces"),
         ('a{k:"x}', "closing quote"),
         ('"\\q"', "JSON string"),
+        ('""', "expected a resource type"),
         ("a{k:[1}", ", or ]"),
         ("a/" * 5000 + "b", "at most 60 levels"),
         ("[" * 5000, "expected a resource type"),

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from typing import Any
 
 from flux_mpi.broker.clients import ClientServer
 from flux_mpi.broker.logring import DEBUG, ERR, INFO
 from flux_mpi.instance import config as configuration
 from flux_mpi.instance import launcher
+from flux_mpi.instance.deadline import ends_within
 from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
 from flux_mpi.message.errors import FluxError
@@ -32,7 +32,7 @@ SOCKET_PATH_LIMIT = 100
 """Longest usable socket path: the kernel's 107 bytes, less what our names may still grow."""
 MPICH_SEGMENTS = "/dev/shm/mpich_shm_"
 OPENMPI_SEGMENTS = "/dev/shm/sm_segment."
-FINALIZE_BOUND_S = 5.0
+FINALIZE_BOUND_S = 20.0
 """``MPI_Finalize`` waits for every rank; one that died unseen must not keep us."""
 
 
@@ -291,24 +291,19 @@ class _Process:
         # Open MPI's are mapped when first used, so not before. Its launcher removes them, if it is
         # not what was killed.
         _unlink_mapped(OPENMPI_SEGMENTS)
-        if not self._orderly:
-            # Someone is missing: MPI_Finalize would wait for them for ever.
+        if not self._orderly or link.lost:
+            # Someone is missing: MPI_Finalize would wait for them for ever. Without the supervisor
+            # the launcher takes us for dead, and its other ranks with us: it answers no more.
             link.finalize_for_us()
             link.flush()
             return
         transport.close()
         # Before, as MPI ends this process at once when it finds that the launcher is gone.
         self.remove_rundir()
-        watchdog = threading.Timer(FINALIZE_BOUND_S, self._give_up)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            self.mpi.Finalize()
+            with ends_within(FINALIZE_BOUND_S):
+                self.mpi.Finalize()
         except self.mpi.Exception:
             # MPICH will not when a message was left unreceived, as by a peer that was lost.
             link.finalize_for_us()
             link.flush()
-        watchdog.cancel()
-
-    def _give_up(self) -> None:
-        os._exit(self._status)

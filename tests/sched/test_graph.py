@@ -18,14 +18,13 @@ from flux_mpi.formats.jobspec import Jobspec, Shape
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.resource import owngraph, readers
 from flux_mpi.resource.graph import CONTAINMENT, ResourceGraph
-from flux_mpi.sched.bitmap import BitmapScheduler
 from flux_mpi.sched.graph import GraphScheduler
 from flux_mpi.sched.placement import Part, Placement
 from flux_mpi.sched.settings import FORMATS, GraphSettings, SettingsError, parse
 from flux_mpi.sched.tiered import Tier
 from flux_mpi.sched.translate import Slots, count_slots
+from tests.sched.running import ODD, bitmap_door, could_start, fill
 
-ODD = '{"properties":["odd"]}'
 POLICIES = ("low", "high", "lonode", "hinode")
 
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,16 +58,6 @@ def graph_door(resources: RSet, policy: str = "low", up: IDSet | None = None) ->
     scheduler = GraphScheduler(GraphSettings(match_policy=policy), None, Tier("never"))
     scheduler.update(resources, up)
     assert scheduler.door is not None
-    return scheduler
-
-
-def bitmap_door(
-    resources: RSet, running: list[Placement], up: IDSet | None = None
-) -> BitmapScheduler:
-    """A bitmap door in the same state."""
-    scheduler = BitmapScheduler(Tier("never"))
-    scheduler.update(resources, up)
-    assert not scheduler.hello([Placement(p.parts, p.hosts) for p in running])
     return scheduler
 
 
@@ -129,20 +118,6 @@ def test_both_doors_agree_on_what_fits(
 
 
 jobs = st.tuples(shapes(), st.integers(1, 9))
-Running = list[tuple[Placement, float]]
-
-
-def could_start(resources: RSet, running: Running, shape: Shape, when: float) -> bool:
-    left = [placement for placement, end in running if end > when]
-    return bool(bitmap_door(resources, left).alloc(shape, 1, when))
-
-
-def fill(scheduler: GraphScheduler, work: list[tuple[Shape, int]]) -> Running:
-    return [
-        (placement, float(duration))
-        for shape, duration in work
-        for placement in scheduler.alloc(shape, 1, 0.0, float(duration))
-    ]
 
 
 @many

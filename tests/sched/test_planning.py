@@ -14,27 +14,11 @@ from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.jobspec import Shape
 from flux_mpi.formats.rv1 import RSet
 from flux_mpi.sched.bitmap import BitmapScheduler
-from flux_mpi.sched.placement import Placement
-from flux_mpi.sched.tiered import Tier
-
-Running = list[tuple[Placement, float]]
-"""Placements and when they end."""
-
-ODD = '{"properties":["odd"]}'
+from tests.sched.running import ODD, bitmap_door, could_start, fill
 
 
 def new(resources: RSet) -> BitmapScheduler:
-    scheduler = BitmapScheduler(Tier("never"))
-    scheduler.update(resources)
-    return scheduler
-
-
-def could_start(resources: RSet, running: Running, shape: Shape, when: float) -> bool:
-    """Whether an unplanned scheduler could place this once all that ends by then has ended."""
-    scheduler = new(resources)
-    left = [Placement(p.parts, p.hosts) for p, end in running if end > when]
-    assert not scheduler.hello(left)
-    return bool(scheduler.alloc(shape, 1, when))
+    return bitmap_door(resources, [])
 
 
 @st.composite
@@ -69,14 +53,6 @@ def machines(draw: Any, uniform: bool = False) -> RSet:
 jobs = st.tuples(shapes(), st.integers(1, 9))
 odd_jobs = st.tuples(shapes(coreless=True), st.integers(1, 9))
 many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def fill(scheduler: BitmapScheduler, work: list[tuple[Shape, int]]) -> Running:
-    running: Running = []
-    for shape, duration in work:
-        for placement in scheduler.alloc(shape, 1, 0.0, float(duration)):
-            running.append((placement, float(duration)))
-    return running
 
 
 @many

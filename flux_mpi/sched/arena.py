@@ -69,6 +69,18 @@ def open_entry(w: Words, s: Words, frame: int, key: int) -> int:
     return entry
 
 
+def chain(w: Words, entry: int, row: int, count: int) -> None:
+    """Make a candidate of so many units an entry's last; whether it fits, the caller counts."""
+    base = entry * A_WIDTH
+    if w[base + N_TAIL] < 0:
+        w[base + N_HEAD] = row
+    else:
+        w[w[base + N_TAIL] * A_WIDTH + G_NEXT] = row
+    w[base + N_TAIL] = row
+    w[base + N_SIZE] += 1
+    w[base + N_TOTAL] += count
+
+
 def append(
     w: Words, s: Words, entry: int, score: int, count: int, edge: int, exclusive: int
 ) -> int:
@@ -86,16 +98,9 @@ def append(
     w[base + G_UNITS] = count
     w[base + G_EXCLUSIVE] = exclusive
     w[base + G_MORE] = -1
-    base = entry * A_WIDTH
-    if w[base + N_TAIL] < 0:
-        w[base + N_HEAD] = row
-    else:
-        w[w[base + N_TAIL] * A_WIDTH + G_NEXT] = row
-    w[base + N_TAIL] = row
-    w[base + N_SIZE] += 1
-    w[base + N_TOTAL] += count
+    chain(w, entry, row, count)
     if score > 0:
-        w[base + N_FIT] += count
+        w[entry * A_WIDTH + N_FIT] += count
     return row
 
 

@@ -48,7 +48,7 @@ from flux_mpi.sched.takewalk import (
     O_WHOLE,
     walk,
 )
-from flux_mpi.sched.timeline import P_BELOW, P_WHOLE, drop_points, ease, hold, level
+from flux_mpi.sched.timeline import P_BELOW, P_NEXT, P_WHOLE, drop_points, ease, hold, level
 
 Words = Any
 
@@ -248,7 +248,7 @@ def first_time(
             return -1
     row = v[root * V_WIDTH + V_HEAD]
     while row >= 0 and p[row * pw] < after:
-        row = p[row * pw + 1]
+        row = p[row * pw + P_NEXT]
     while row >= 0:
         time = p[row * pw]
         ahead = row
@@ -259,11 +259,11 @@ def first_time(
                     left = x[root * xw + X_TOTAL + k] - p[ahead * pw + P_BELOW + k]
                     if needs[k] > left:
                         lacking = ahead
-            ahead = p[ahead * pw + 1]
+            ahead = p[ahead * pw + P_NEXT]
         if lacking < 0:
             return time
         # No start before the last point that lacks something helps.
-        row = p[lacking * pw + 1]
+        row = p[lacking * pw + P_NEXT]
     return -1
 
 

@@ -21,9 +21,7 @@ from flux_mpi.sched.arena import (
     N_FIT,
     N_HEAD,
     N_NEXT,
-    N_SIZE,
-    N_TAIL,
-    N_TOTAL,
+    chain,
     find_entry,
     new_row,
     open_entry,
@@ -87,15 +85,8 @@ def take_slot(
     entry = open_entry(w, s, frame, s[S_SLOT_TYPE])
     if entry < 0:
         return -1
-    base = entry * A_WIDTH
-    if w[base + N_TAIL] < 0:
-        w[base + N_HEAD] = group
-    else:
-        w[w[base + N_TAIL] * A_WIDTH + G_NEXT] = group
-    w[base + N_TAIL] = group
-    w[base + N_SIZE] += 1
-    w[base + N_TOTAL] += 1
-    w[base + N_FIT] += 1
+    chain(w, entry, group, 1)
+    w[entry * A_WIDTH + N_FIT] += 1
     return 1
 
 

@@ -41,7 +41,7 @@ def peak(p: Words, pw: int, head: int, at: int, end: int, column: int) -> int:
         load = p[base + column]
         if time <= at or load > most:
             most = load
-        row = p[base + 1]
+        row = p[base + P_NEXT]
     return most
 
 
@@ -51,7 +51,7 @@ def level(p: Words, pw: int, head: int, at: int, column: int) -> int:
     row = head
     while row >= 0 and p[row * pw] <= at:
         load = p[row * pw + column]
-        row = p[row * pw + 1]
+        row = p[row * pw + P_NEXT]
     return load
 
 
@@ -72,18 +72,18 @@ def point_at(p: Words, pw: int, s: Words, v: Words, head_at: int, time: int) -> 
                 return tail
     while row >= 0 and p[row * pw] < time:
         before = row
-        row = p[row * pw + 1]
+        row = p[row * pw + P_NEXT]
     if row >= 0 and p[row * pw] == time:
         return row
     new = s[S_FREE]
     base = new * pw
-    s[S_FREE] = p[base + 1]
+    s[S_FREE] = p[base + P_NEXT]
     s[S_FREE_ROWS] -= 1
     p[base] = time
-    p[base + 1] = row
-    p[base + 2] = 0
+    p[base + P_NEXT] = row
+    p[base + P_REFS] = 0
     if before >= 0:
-        p[before * pw + 1] = new
+        p[before * pw + P_NEXT] = new
         for column in range(P_JOBS, pw):
             p[base + column] = p[before * pw + column]
         if row < 0:
@@ -113,9 +113,9 @@ def hold(
 ) -> None:
     """Add a span: from ``start`` to ``end`` so many jobs, units and units below are taken."""
     first = point_at(p, pw, s, v, head_at, start)
-    p[first * pw + 2] += 1
+    p[first * pw + P_REFS] += 1
     last = point_at(p, pw, s, v, head_at, end)
-    p[last * pw + 2] += 1
+    p[last * pw + P_REFS] += 1
     row = first
     while row != last:
         base = row * pw
@@ -124,7 +124,7 @@ def hold(
         p[base + P_WHOLE] += whole
         for k in range(n_below):
             p[base + P_BELOW + k] += below[below_at + k]
-        row = p[base + 1]
+        row = p[base + P_NEXT]
 
 
 def ease(
@@ -151,7 +151,7 @@ def ease(
             p[base + P_WHOLE] -= whole
             for k in range(n_below):
                 p[base + P_BELOW + k] -= below[below_at + k]
-        row = p[base + 1]
+        row = p[base + P_NEXT]
 
 
 def drop_points(p: Words, pw: int, s: Words, v: Words, head_at: int, start: int, end: int) -> None:
@@ -160,20 +160,20 @@ def drop_points(p: Words, pw: int, s: Words, v: Words, head_at: int, start: int,
     row = v[head_at]
     while row >= 0 and p[row * pw] <= end:
         base = row * pw
-        following = p[base + 1]
+        following = p[base + P_NEXT]
         if p[base] == start or p[base] == end:
-            p[base + 2] -= 1
-            if p[base + 2] == 0:
+            p[base + P_REFS] -= 1
+            if p[base + P_REFS] == 0:
                 tail = p[v[head_at] * pw + P_TAIL]
                 if before >= 0:
-                    p[before * pw + 1] = following
+                    p[before * pw + P_NEXT] = following
                     if following < 0:
                         p[v[head_at] * pw + P_TAIL] = before
                 else:
                     v[head_at] = following
                     if following >= 0:
                         p[following * pw + P_TAIL] = tail
-                p[base + 1] = s[S_FREE]
+                p[base + P_NEXT] = s[S_FREE]
                 s[S_FREE] = row
                 s[S_FREE_ROWS] += 1
                 row = following

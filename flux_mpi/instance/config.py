@@ -35,7 +35,33 @@ def load(words: Sequence[str]) -> dict[str, Any]:
     return config
 
 
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with what ``over`` says put over it; neither is changed. Raises ConfigError."""
+    found = {
+        key: merged(value, {}) if isinstance(value, dict) else value for key, value in base.items()
+    }
+    _merge(found, over, "")
+    return found
+
+
+def _json(path: str) -> dict[str, Any]:
+    import json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as error:
+        raise ConfigError(f"--conf: {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--conf: {path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--conf: {path}: an object is required, found {found!r:.60}")
+    return found
+
+
 def _file(path: str) -> dict[str, Any]:
+    if path.endswith(".json"):
+        return _json(path)
     tomllib = _tomllib()
     try:
         with open(path, "rb") as file:

@@ -112,7 +112,8 @@ class EpollReactor(Reactor):
                 if callback is not None:
                     self._call(callback)
         if self._polled:
-            if any([source() for source in tuple(self._polled.values())]):
+            found = [source() for source in tuple(self._polled.values())]  # each gets its turn
+            if any(found):
                 self._hot_until = time.monotonic() + POLL_HOT_S
                 self._pause = POLL_MIN_S
             else:

@@ -547,7 +547,7 @@ class Agent:
     def _signal_tasks(self, job: _Job, signum: int) -> None:
         for tid in job.tids:
             if tid in self._tasks:
-                self.commands.append(["kill", tid, signum])
+                self.commands.append(["kill", tid, int(signum)])
 
     def kill_all(self, signum: int) -> int:
         """Signal the tasks of every job here; returns the number of jobs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -18,6 +18,62 @@ def _tomllib() -> Any:
 
 class ConfigError(ValueError):
     """A configuration that cannot be read; the text names the file or key."""
+
+
+# The keys of tables that only we read. What else may be in a site's file for Flux is left alone.
+_KEYS: dict[str, frozenset[str]] = {
+    "broker": frozenset(
+        ("join-timeout", "cleanup-timeout", "shutdown-timeout", "kill-grace", "max-frame")
+    ),
+    "overlay": frozenset(("doorbell", "timeout", "max-communicators")),
+    "exec": frozenset(
+        (
+            "kill-timeout", "max-kill-count", "term-signal", "kill-signal", "barrier-timeout",
+            "imp", "job-shell", "method", "service", "service-override", "testexec",
+            "sdexec-properties", "sdexec-constrain-resources", "sdexec-stop-timer-sec",
+            "sdexec-stop-timer-signal",
+        )
+    ),
+    "tbon": frozenset(
+        (
+            "fanout", "topo", "torpid_min", "torpid_max", "tcp_user_timeout", "connect_timeout",
+            "interface-hint", "child_rcvhwm", "zmqdebug", "zmq_io_threads", "prefertcp",
+        )
+    ),
+}  # fmt: skip
+_TABLES = frozenset(
+    (
+        *_KEYS, "policy", "queues", "resource", "sched",
+        # Flux's own, flux-config(5).
+        "access", "archive", "bootstrap", "content", "heartbeat", "ingest", "job-manager", "kvs",
+        "systemd",
+    )
+)  # fmt: skip
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse tables and keys that nobody reads: they are most likely mistyped.
+
+    Tables of schedulers (``sched-…``) are theirs to check. Raises ConfigError naming the key.
+    """
+    for name, table in config.items():
+        if name not in _TABLES and not name.startswith("sched-"):
+            raise ConfigError(f"--conf: {name}: unknown table{_like(name, _TABLES)}")
+        if name not in _KEYS:
+            continue
+        if not isinstance(table, dict):
+            raise ConfigError(f"--conf: {name}: a table is required, found {table!r:.60}")
+        for key in table:
+            if key not in _KEYS[name]:
+                raise ConfigError(f"--conf: {name}.{key}: unknown key{_like(key, _KEYS[name])}")
+
+
+def _like(word: str, known: Iterable[str]) -> str:
+    """What is known, the likely ones alone if there are any."""
+    import difflib
+
+    names = sorted(known)
+    return f", known: {', '.join(difflib.get_close_matches(word, names) or names)}"
 
 
 def load(words: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from flux_mpi.broker.clients import ClientServer
 from flux_mpi.broker.logring import ERR
 from flux_mpi.formats import fluid
+from flux_mpi.formats.idset import IDSet
 from flux_mpi.instance import config as configuration
 from flux_mpi.instance.lifecycle import LEFT, exit_status
 from flux_mpi.instance.node import Node, Settings
@@ -88,6 +89,7 @@ class Hosting:
         self.children: dict[int, Child] = {}
         node.hosting = self
         node.exec.nursery = self
+        self._unsubscribe = node.broker.subscribe("resource.", self._resources_changed)
 
     def begin(self, birth: Birth) -> None:
         """See ``shell.service.Nursery``."""
@@ -105,6 +107,14 @@ class Hosting:
         child = self.children.get(jobid)
         if child is not None:
             child.signal(signum)
+
+    def _resources_changed(self, topic: str, seq: int, payload: Any) -> None:
+        """Ranks of this instance were drained, or are used again: so are their children's."""
+        ranks = IDSet.parse(payload["ranks"])
+        if self.node.broker.rank in ranks:
+            drained = topic == "resource.drain"
+            for child in tuple(self.children.values()):
+                child.inherit(drained, payload["reason"])
 
     def abort(self) -> None:
         """End all children at once."""
@@ -257,6 +267,7 @@ class Child:
         options = parse(self.birth.argv)
         config = {key: value for key, value in parent.config.items() if key not in NOT_INHERITED}
         config = configuration.merged(config, configuration.load(options.conf))
+        configuration.check(config)
         self.program = _Program(self, options.command)
         return settings_of_child(
             parent,
@@ -305,6 +316,13 @@ class Child:
     def _in_parent(self, action: Callable[[], object]) -> None:
         """Do something to the parent's agent, and let the parent's hooks follow."""
         self.hosting.node.reactor.call_soon(action)
+
+    def inherit(self, drained: bool, reason: str) -> None:
+        """What it has here may not be used for new jobs, or may be again."""
+        node = self.node
+        if node is not None:
+            payload = {"rank": node.broker.rank, "drained": drained, "reason": reason}
+            self.scope.call_soon(lambda: node.broker.send("resource.inherit", payload, rank=0))
 
     # -- its end --------------------------------------------------------------------------------
 

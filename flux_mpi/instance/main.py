@@ -21,6 +21,7 @@ from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
 from flux_mpi.instance.world import World
 from flux_mpi.message.errors import FluxError
+from flux_mpi.overlay.creation import COMMUNICATOR, LOOPBACK
 from flux_mpi.overlay.loopback import single
 from flux_mpi.overlay.transport import Transport
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
@@ -74,6 +75,7 @@ def _say(text: str) -> None:
 
 def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
     config = configuration.load(options.conf)
+    configuration.check(config)
     command = options.command
     if launch.rank == 0 and not command:
         if not os.isatty(0):
@@ -206,6 +208,7 @@ class _Process:
             leave=self._leave,
             say=_say,
         )
+        node.broker.attrs.define("transport", LOOPBACK if comm is None else COMMUNICATOR)
         house = House(self.reactor, link, rundir=self.rundir, uid=os.geteuid(), say=_say)
         house.nodes[node] = None
         house.world = World(node.broker, transport.hosts, self._maker(comm))

@@ -115,6 +115,7 @@ class World:
 
     def create(self, newborn: Newborn) -> None:
         """Have a transport made; every member must be told to. `forget` it when it has ended."""
+        self._wake()
         newborn.hosts = [self.hosts[member] for member in newborn.members]
         key = newborn.key
         self._newborn[key] = newborn
@@ -128,6 +129,7 @@ class World:
 
     def give_up(self, key: str, why: str) -> None:
         """Give a creation up that is under way. Idempotent; nothing happens once it is up."""
+        self._wake()
         course = self._courses.get(key)
         if course is not None:
             course.give_up()
@@ -143,6 +145,11 @@ class World:
         elif newborn.bell is not None:
             newborn.bell.close()
         self.gate.forget(key, orderly)
+
+    def _wake(self) -> None:
+        """Let the hooks of the outermost broker follow, which send off what is said here: we may
+        be called from those of another instance, when they have had their turn."""
+        self.broker.reactor.call_soon(lambda: None)
 
     # -- the members' side ----------------------------------------------------------------------
 

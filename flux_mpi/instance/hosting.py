@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from flux_mpi.broker.clients import ClientServer
 from flux_mpi.broker.logring import ERR
@@ -40,6 +40,13 @@ ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
 """Signals that end an instance in good order; others are for its program."""
 NOT_INHERITED = ("resource",)
 """Tables of the configuration that speak of the parent's own resources."""
+
+
+class Door(Protocol):
+    """Lets clients in."""
+
+    def close(self) -> None:
+        """Lets nobody in any more, and those who are out."""
 
 
 class House:
@@ -72,6 +79,14 @@ class House:
         path = os.path.join(self.rundir, f"i{self._folders}")
         os.mkdir(path, 0o700)
         return path
+
+    def remove(self, folder: str) -> None:
+        """An instance's directory is not needed any more."""
+        rundir.remove(folder)
+
+    def door(self, node: Node, folder: str) -> Door:
+        """Let clients in to ``node``, whose URI names a socket in ``folder``. Raises OSError."""
+        return ClientServer(node.broker, os.path.join(folder, f"local-{node.broker.rank}"))
 
     def has_spare_cores(self) -> bool:
         """Whether no task of any instance here wants a core."""
@@ -178,7 +193,7 @@ class Child:
         self.program = _Program(self, ())
         self.grace_s = 0.0
         self._branch: Branch | None = None
-        self._door: ClientServer | None = None
+        self._door: Door | None = None
         self._folder = ""
         self._newborn: Newborn | None = None
         self._mode = LOOPBACK
@@ -233,8 +248,7 @@ class Child:
         try:
             settings = self._settings()
             self.grace_s = settings.kill_grace_s
-            path = os.path.join(self._folder, f"local-{transport.rank}")
-            self._uri = f"local://{path}"
+            self._uri = f"local://{self._folder}/local-{transport.rank}"
             self.node = node = Node(
                 self.scope,
                 transport,
@@ -249,7 +263,7 @@ class Child:
                 say=lambda text: house.say(f"{self.path}: {text}"),
                 program=self.program,
             )
-            self._door = ClientServer(node.broker, path)
+            self._door = house.door(node, self._folder)
         except (FluxError, OSError, UsageError, configuration.ConfigError) as error:
             self._error = (getattr(error, "errno", None) or errno.EINVAL, str(error))
             self.scope.call_soon(self._dismantle)
@@ -394,7 +408,7 @@ class Child:
             self._branch.close()
         self.scope.close()
         if self._folder:
-            rundir.remove(self._folder)
+            house.remove(self._folder)
         self.hosting.children.pop(self.birth.jobid, None)
 
 

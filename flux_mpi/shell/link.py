@@ -91,7 +91,7 @@ class Receiver(Protocol):
         """Take one."""
 
 
-class _Nobody:
+class Nobody:
     """Takes what is said of tasks whose instance is gone."""
 
     def report(self, entry: Report) -> None:
@@ -152,7 +152,7 @@ class Link:
 
     def abandon(self, tid: int) -> None:
         """Nobody wants to hear of this task any more."""
-        self._processes[tid] = _Nobody()
+        self._processes[tid] = Nobody()
 
     def command(self, entry: list[Any]) -> None:
         """Have a command carried out; it leaves at the end of this turn."""

@@ -35,28 +35,32 @@ def _execute(command: list[str]) -> int:
     import signal
     import subprocess
 
-    forwarded = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-    waiting: list[int] = []
+    early: list[int] = []
     child: subprocess.Popen[bytes] | None = None
 
     def forward(signum: int, frame: object) -> None:
         if child is None:
-            waiting.append(signum)
+            early.append(signum)
         else:
             child.send_signal(signum)
 
-    for signum in forwarded:
-        signal.signal(signum, forward)
-    # A terminal's Ctrl-C reaches the command by itself; whether that ends it is the command's say.
-    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    def leave_it(signum: int, frame: object) -> None:
+        """A terminal's Ctrl-C reaches the command by itself; whether that ends it is its say."""
+
+    handlers = dict.fromkeys(("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"), forward)
+    handlers["SIGINT"] = leave_it
+    before = {name: signal.signal(signal.Signals[name], call) for name, call in handlers.items()}
     try:
         child = subprocess.Popen(command)
+        for signum in early:
+            child.send_signal(signum)
+        status = child.wait()
     except OSError as error:
         say(f"{PROG}: ERROR: {command[0]}: {error.strerror}")
         return 127 if error.errno == errno.ENOENT else 126
-    for signum in waiting:
-        child.send_signal(signum)
-    status = child.wait()
+    finally:
+        for name, call in before.items():
+            signal.signal(signal.Signals[name], call)
     return status if status >= 0 else 128 - status
 
 

@@ -153,7 +153,9 @@ class AsyncHandle:
                 raise timed_out(name, nprocs, timeout, found)
             await request
         finally:
-            request.cancel()
+            if not request.done():
+                request.cancel()
+                await asyncio.wait([request])
 
     async def join_group(self, name: str, member: str | None = None) -> str:
         """As ``Handle.join_group``."""

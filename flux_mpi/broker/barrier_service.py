@@ -75,9 +75,7 @@ class BarrierService:
         self._below[key] = entry
         self._add(entry)
         # A child never cancels: it aborts, and says why. So this is the end of the link to it.
-        request.on_close(
-            lambda: self._lose(entry, f"rank {child} was lost with {entry.count} that were in it")
-        )
+        request.on_close(lambda: self._lose_child(child, entry))
 
     def _abort(self, request: Request) -> None:
         """One of a child's batch is gone: ``{batch, why}``, not answered."""
@@ -110,6 +108,12 @@ class BarrierService:
         batch = self._gathering.lose(entry, why)
         if batch is not None:
             self._send_abort(batch, why)
+
+    def _lose_child(self, child: int, entry: Entry) -> None:
+        # Each of its batches is lost, one after the other; the first tells of all.
+        others = [each for (rank, _), each in self._below.items() if rank == child]
+        count = sum(each.count for each in others if each.name == entry.name)
+        self._lose(entry, f"rank {child} was lost with {count} that were in it")
 
     def _flush(self) -> None:
         for batch in self._gathering.flush():

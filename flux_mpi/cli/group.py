@@ -49,7 +49,12 @@ def _execute(command: list[str]) -> int:
 
     handlers = dict.fromkeys(("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"), forward)
     handlers["SIGINT"] = leave_it
-    before = {name: signal.signal(signal.Signals[name], call) for name, call in handlers.items()}
+    # What is ignored (nohup, a script's background) stays so, for the command as well.
+    before = {
+        name: signal.signal(signal.Signals[name], call)
+        for name, call in handlers.items()
+        if signal.getsignal(signal.Signals[name]) is not signal.SIG_IGN
+    }
     try:
         child = subprocess.Popen(command)
         for signum in early:

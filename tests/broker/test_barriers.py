@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flux_mpi.broker.barrier_service import BarrierService
 from flux_mpi.broker.barriers import Barriers, Entry, Gathering
 from flux_mpi.broker.services import BrokerServices
 from flux_mpi.message.message import NORESPONSE
@@ -415,3 +416,18 @@ def test_status_tells_who_is_awaited(fleet):
     assert status({"name": "y"}) == [["y", 2, 3]]
     assert status({"name": "z"}) == []
     assert not any(client.answers(client.tag) for client in clients)
+
+
+def test_a_thousand_brokers_are_few_messages_to_each():
+    """A client a broker, fan-out 32: none hears more than twice from each of its children."""
+    fleet = Fleet(["n"] * 1000, fanout=32)
+    for broker in fleet.brokers:
+        BarrierService(broker)
+    clients = [enter(fleet, rank, 1000) for rank in range(1000)]
+    fleet.run()
+    assert all(client.answer(client.tag) == (0, None) for client in clients)
+    received = [broker.counters["received"] for broker in fleet.brokers]
+    most = [1 + 2 * len(fleet.tree.children(rank)) + 2 for rank in range(1000)]
+    assert all(count <= bound for count, bound in zip(received, most, strict=True))
+    assert sum(received) < 1000 + 2 * 1040
+    assert fleet.errors() == []

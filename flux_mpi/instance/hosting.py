@@ -297,6 +297,7 @@ class Child:
         environ["FLUX_JOB_ID"] = fluid.encode(self.birth.jobid)
         environ["FLUX_JOB_ID_PATH"] = self.path
         environ["FLUX_URI"] = self.hosting.node.uri
+        environ["FLUX_KVS_NAMESPACE"] = f"job-{self.birth.jobid}"
         return environ
 
     # -- its program ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Pure bookkeeping of what really runs; the manager decides what a start or an end
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -91,10 +91,12 @@ class ExecRoot:
         row: int,
         placements: Iterable[Placement],
         expiration: float = 0.0,
+        subgraph: Callable[[Placement], dict[str, Any] | None] = lambda placement: None,
     ) -> None:
         """Start members ``k``… with these placements; their ledger rows begin at ``row``.
 
-        ``expiration``: when they are ended, 0 = never; jobs that are instances are told.
+        Jobs that are instances are told ``expiration``, when they are ended (0 = never), and the
+        ``subgraph`` that they are to schedule.
         """
         key = jobs.first
         starts = self._starts
@@ -125,9 +127,14 @@ class ExecRoot:
                     start = self._start_on(part.rank, jobs)
                 entry = [jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size]
                 if nested:
-                    entry.append(
-                        {"ranks": [other.rank for other in parts], "expiration": expiration}
-                    )
+                    more: dict[str, Any] = {
+                        "ranks": [other.rank for other in parts],
+                        "expiration": expiration,
+                    }
+                    graph = subgraph(placement) if not node else None
+                    if graph is not None:
+                        more["graph"] = graph
+                    entry.append(more)
                 start.jobs.append(entry)
                 first += ntasks
             k += 1

@@ -6,7 +6,7 @@ Pure bookkeeping of what really runs; the manager decides what a start or an end
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -91,12 +91,10 @@ class ExecRoot:
         row: int,
         placements: Iterable[Placement],
         expiration: float = 0.0,
-        subgraph: Callable[[Placement], dict[str, Any] | None] = lambda placement: None,
     ) -> None:
         """Start members ``k``… with these placements; their ledger rows begin at ``row``.
 
-        Jobs that are instances are told ``expiration``, when they are ended (0 = never), and the
-        ``subgraph`` that they are to schedule.
+        Jobs that are instances are told ``expiration``, when they are ended (0 = never).
         """
         key = jobs.first
         starts = self._starts
@@ -131,9 +129,8 @@ class ExecRoot:
                         "ranks": [other.rank for other in parts],
                         "expiration": expiration,
                     }
-                    graph = subgraph(placement) if not node else None
-                    if graph is not None:
-                        more["graph"] = graph
+                    if placement.scheduling and not node:
+                        more["graph"] = placement.subgraph()
                     entry.append(more)
                 start.jobs.append(entry)
                 first += ntasks

@@ -534,9 +534,7 @@ class Manager:
             self._at(now + jobs.mock, "mock", row)
             return
         ends = min(self.expiration, now + jobs.duration if jobs.duration else inf)
-        self.exec.dispatch(
-            jobs, k, row, placements, 0.0 if ends == inf else ends, self.sched.subgraph
-        )
+        self.exec.dispatch(jobs, k, row, placements, 0.0 if ends == inf else ends)
         if leasable(jobs) and self.queue.in_order(jobs):
             self.leases.opened(jobs, k, placements, now)
 

@@ -116,11 +116,6 @@ class Scheduler(ABC):
         of those ``allocated``, and ``down`` with the node that they belong to."""
         return {}
 
-    def subgraph(self, placement: Placement) -> dict[str, Any] | None:
-        """JGF of what something that runs holds, for an instance on it (its ranks in the order of
-        the placement); None when that has no more than R says."""
-        return None
-
     def picture(
         self,
         running: Iterable[tuple[Placement, str]],

@@ -291,15 +291,6 @@ class GraphScheduler(Scheduler):
     def others(self) -> dict[str, dict[str, int]]:
         return {} if self._door is None else self._door.others()
 
-    def subgraph(self, placement: Placement) -> dict[str, Any] | None:
-        door = self._door
-        if door is None or door.own.plain:
-            return None
-        from flux_mpi.sched.picture import subgraph
-
-        ranks = [part.rank for part in placement.parts]
-        return subgraph(door.own.graph, door.held(placement), ranks)
-
     def picture(
         self,
         running: Iterable[tuple[Placement, str]],

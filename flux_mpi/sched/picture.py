@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from flux_mpi.resource.graph import ResourceGraph
@@ -39,32 +39,6 @@ def picture(
                     state = states.setdefault(str(graph.uniq[vertex]), {}).setdefault(key, {})
                     state[name] = state.get(name, 0) + units
     return {**to_jgf(graph, kept), "states": states}
-
-
-def subgraph(
-    graph: ResourceGraph, held: Iterable[tuple[int, int]], ranks: Sequence[int]
-) -> dict[str, Any]:
-    """JGF of what something holds and what that is part of, as the graph of an instance of its own.
-
-    ``held``: vertices, with the units of each, which become its size; ``ranks``: those of this
-    instance that become ranks 0, 1, … of the other.
-    """
-    units = dict(held)
-    kept = set(units)
-    for number in graph.roots:
-        subsystem = graph.subsystems[number]
-        for vertex in units:
-            kept |= _above(graph, vertex, subsystem)
-    kept.update(root for root in graph.roots.values() if root is not None)
-    document = to_jgf(graph, kept)
-    rank_of = {rank: at for at, rank in enumerate(ranks)}
-    for node, vertex in zip(document["graph"]["nodes"], sorted(kept)):
-        metadata = node["metadata"]
-        metadata["rank"] = rank_of.get(metadata["rank"], -1)
-        metadata.pop("status", None)
-        if units.get(vertex, graph.sizes[vertex]) != graph.sizes[vertex]:
-            metadata["size"] = units[vertex]
-    return document
 
 
 def _above(graph: ResourceGraph, vertex: int, subsystem: str) -> set[int]:

@@ -327,6 +327,8 @@ def record_maker(
                     out["ntasks"] = sum(tasks_per_node(jobs, placement))
                 if "expiration" in attrs:
                     out["expiration"] = expiration(jobs, ledger.t_alloc[row])
+            if jobs.memos is not None and k in jobs.memos and "annotations" in attrs:
+                out["annotations"] = {**out.get("annotations", {}), "user": jobs.memos[k]}
         if row == NO_ROW:
             return out
         t_end = ledger.t_end[row]

@@ -112,6 +112,7 @@ class JobService:
                 "wait": self.wait,
                 "wait-all": self.wait_all,
                 "kill": self.kill,
+                "memo": self.memo,
                 "raise": self.raise_,
                 "raise-all": self.raise_all,
                 "urgency": self.urgency,
@@ -390,6 +391,15 @@ class JobService:
         self._may_change(request, jobid)
         self.manager.kill(jobid, signum)
         self.manager.kill_mock(jobid, signum, self.now())
+        request.respond()
+
+    def memo(self, request: Request) -> None:
+        body = _body(request)
+        volatile = body.get("volatile", False)
+        if not isinstance(volatile, bool):
+            raise ServiceError(errno.EPROTO, f"volatile: expected a bool, found {volatile!r}"[:200])
+        jobid = _int(body, "id")
+        self.manager.memo(jobid, body.get("memo"), self.now(), request.uid, volatile=volatile)
         request.respond()
 
     def raise_(self, request: Request) -> None:

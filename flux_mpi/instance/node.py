@@ -17,6 +17,7 @@ from flux_mpi.broker.logring import CRIT, DEBUG, ERR, INFO, LEVELS, Entry
 from flux_mpi.broker.membership import Membership
 from flux_mpi.broker.service import Request
 from flux_mpi.broker.services import BrokerServices
+from flux_mpi.instance import enclosing
 from flux_mpi.instance.lifecycle import CLEANUP, JOIN, LEFT, SHUTDOWN, Lifecycle, exit_status
 from flux_mpi.message.message import Message
 from flux_mpi.overlay.transport import Transport
@@ -24,7 +25,7 @@ from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor import Reactor, Timer
 from flux_mpi.resource.division import RankResources
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.env import scrub_job
+from flux_mpi.shell.env import SURROUNDINGS, scrub_job
 from flux_mpi.shell.service import ExecService
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Settings:
         stderr_level: int = ERR,
         frame_limit: int = 64 << 20,
         boot_method: str = "single",
+        expiration: float = 0.0,
     ) -> None:
         self.config = config or {}
         self.attributes = dict(attributes or {})
@@ -71,6 +73,8 @@ class Settings:
         self.stderr_level = stderr_level
         self.frame_limit = frame_limit
         self.boot_method = boot_method
+        self.expiration = expiration
+        """Unix time at which the instance will be ended; 0: none is known."""
 
 
 class Node:
@@ -97,6 +101,8 @@ class Node:
         self.rundir = rundir
         self.uri = uri
         self.link = link
+        self.on_enter: list[Callable[[str], object]] = []
+        """Called with each new level of this broker's life."""
         self._leave = leave
         self._say = say
         self._timer: Timer | None = None
@@ -131,6 +137,7 @@ class Node:
             rundir=rundir,
             uri=uri,
             path=broker.attrs.get("jobid-path"),
+            surroundings=self.surroundings(),
             topology=_topology(resources),
             environ=settings.environ,
         )
@@ -168,7 +175,8 @@ class Node:
     def _define_attributes(self, tree: Tree) -> None:
         broker, settings = self.broker, self.settings
         environ = settings.environ
-        path = environ.get("FLUX_JOB_ID_PATH", "/") if environ.get("FLUX_JOB_ID") else "/"
+        depth = enclosing.level(environ)
+        path = environ["FLUX_JOB_ID_PATH"] if depth else "/"
         defaults: dict[str, object] = {
             "broker.cleanup-timeout": f"{settings.cleanup_timeout_s:g}s",
             "broker.shutdown-timeout": f"{settings.shutdown_timeout_s:g}s",
@@ -188,7 +196,7 @@ class Node:
             "broker.starttime": f"{self.reactor.now():.2f}",
             "hostlist": _hostlist(self.hosts),
             "hostname": self.resources.hostname,
-            "instance-level": len([part for part in path.split("/") if part]),
+            "instance-level": depth,
             "jobid-path": path,
             "local-uri": self.uri,
             "rank": broker.rank,
@@ -203,13 +211,19 @@ class Node:
             "version": __version__,
         }.items():
             broker.attrs.define(name, value)
-        if path != "/":
+        if depth:
             broker.attrs.define("jobid", environ["FLUX_JOB_ID"])
             if environ.get("FLUX_URI"):
                 broker.attrs.define("parent-uri", environ["FLUX_URI"])
         for name, text in settings.attributes.items():
             broker.attrs.set(name, text)  # refuses what is not the user's to say
         broker.ring.resize(int(broker.attrs.get("log-ring-size")))
+
+    def surroundings(self) -> dict[str, str]:
+        """What tells a program of this instance in which job of which other one the instance is."""
+        attrs = self.broker.attrs
+        named = dict(zip(SURROUNDINGS, ("jobid", "parent-uri")))
+        return {name: attrs.get(key) for name, key in named.items() if key in attrs}
 
     # -- log ------------------------------------------------------------------------------------
 
@@ -286,6 +300,8 @@ class Node:
     def enter(self, level: str) -> None:
         """The lifecycle's level has changed."""
         self.broker.log(DEBUG, "broker", f"{level}")
+        for follow in self.on_enter:
+            follow(level)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -313,6 +329,7 @@ class Node:
             return  # a simulation drives the instance from outside
         env = scrub_job(self.settings.environ)
         env["FLUX_URI"] = self.uri
+        env.update(self.surroundings())
         self.broker.log(INFO, "broker", f"running {' '.join(command)}")
         self._program = self.link.run(
             command,

@@ -578,7 +578,7 @@ class JobService:
             if placement is None:
                 raise ServiceError(errno.ENOENT, "R: the job has no resources")
             t_alloc = ledger.t_alloc[row]
-            return placement.to_dict(t_alloc, listing.expiration(jobs, t_alloc))
+            return placement.to_dict(t_alloc, listing.expiration(self.manager, jobs, t_alloc))
         if key == "eventlog":
             return eventlogs.as_text(eventlogs.event_log(jobs, k, ledger))
         if key == "guest.exec.eventlog":

@@ -94,7 +94,7 @@ def picture(
         ]
     for name, key, counts in zip(("nodes", "cores", "gpus"), info.COUNTED, right):
         amounts = {state: found.get(key, 0) for state, found in shot.resources.items()}
-        bar = _bar(name, amounts, min(BAR_WIDTH, width - 36))
+        bar = _bar(name, amounts, min(BAR_WIDTH, width - 38))
         lines.append([("    ", PLAIN), *bar, ("   ", PLAIN), *counts])
     trouble = (note or shot.trouble)[:width]
     lines += [[(trouble, BAD)] if trouble else [], _facts(shot, now, width)]

@@ -7,6 +7,7 @@ and not more often than twice a second.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -88,10 +89,7 @@ class Feed:
 
     def read(self) -> None:
         """Take in what has arrived."""
-        try:
-            self.handle.dispatch(0)
-        except FluxError as error:
-            self.lost = str(error)
+        self.handle.dispatch(0)
 
     def choose_queue(self, queue: str) -> None:
         """Show the jobs of this queue only; '' for all."""
@@ -132,14 +130,18 @@ class Feed:
                 callback=lambda future: self._take("jobs", future),
             )
         except FluxError as error:
-            self.lost = str(error)
+            self._lose(error)
+
+    def _lose(self, error: FluxError) -> None:
+        gone = error.errno == errno.ECONNRESET
+        self.lost = self.lost or ("the instance has ended" if gone else str(error))
 
     def _jobs_changed(self, future: Future) -> None:
         """One event is enough to ask again; a busy instance must not have to tell us of all."""
         try:
             future.get()
         except FluxError as error:
-            self.lost = str(error)
+            self._lose(error)
             return
         self._stale = True
         if self._journal is not None:
@@ -150,7 +152,7 @@ class Feed:
         try:
             future.get()
         except FluxError as error:
-            self.lost = str(error)
+            self._lose(error)
             return
         self._resource_events += 1
         if self._resource_events > 1:  # the first answer is the past
@@ -160,12 +162,10 @@ class Feed:
         try:
             answer = future.get()
         except FluxError as error:
-            import errno
-
             if not (future.streaming and error.errno == errno.ENODATA):
                 self._open["trouble"] = str(error)
                 if error.errno in (errno.ECONNRESET, errno.ECONNREFUSED):
-                    self.lost = str(error)
+                    self._lose(error)
             self._waiting.discard(name)
         else:
             if future.streaming:
@@ -250,8 +250,6 @@ def _complete(feed: Feed) -> None:
     deadline = time.monotonic() + hierarchy.TIMEOUT_S
     while not feed.fresh:
         if feed.lost:
-            import errno
-
             raise FluxError(errno.ECONNRESET, feed.lost)
         left = deadline - time.monotonic()
         if left <= 0:

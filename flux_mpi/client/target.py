@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 5.0
 """How long each instance on the way may take to answer."""
 SCHEMES = {
     "jobid": "a path of job ids, such as ƒ1/ƒ2, or / . .. (what a TARGET without a scheme is)",

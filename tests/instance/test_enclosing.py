@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import tempfile
 import threading
 import time
@@ -69,7 +70,7 @@ def test_the_level_is_how_many_jobs_are_around(environ: dict[str, str], level: i
 def test_grace_periods_nest() -> None:
     periods = [enclosing.patience(5.0, depth) for depth in range(12)]
     assert periods[:3] == [5.0, 2.5, 1.25]
-    for outer, inner in zip(periods, periods[1:]):
+    for outer, inner in itertools.pairwise(periods):
         assert 0 < inner <= outer
 
 

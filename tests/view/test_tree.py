@@ -21,7 +21,11 @@ def test_styles() -> None:
         "│   └── d",
         "└── e",
     ]
-    assert list(root.lines("ascii")) == [".", "|-- a", "|   |-- b", "|   |   `-- c"] + [
+    assert list(root.lines("ascii")) == [
+        ".",
+        "|-- a",
+        "|   |-- b",
+        "|   |   `-- c",
         "|   `-- d",
         "`-- e",
     ]

@@ -138,7 +138,7 @@ def look(
             plan.below = make_request(args, other, [])
             if "attrs" in request:
                 plan.below["attrs"] = request["attrs"]
-        found = hierarchy.walk(other, plan)
+        found = hierarchy.walk(other, plan, at_once=args.threads)
         found.listed = not ids
         return found
 
@@ -442,6 +442,13 @@ COMMAND = Command(
         flag("-R", "--recursive", help="List the jobs of instances among them too, and so on."),
         LEVEL,
         flag("--recurse-all", help="The same, and try those of other users too."),
+        value(
+            "--threads",
+            metavar="N",
+            default=hierarchy.AT_ONCE,
+            convert=integer(1),
+            help=f"Ask at most N instances at the same time (default {hierarchy.AT_ONCE}).",
+        ),
         flag("--stats", help="Print counts before the list."),
         flag("--stats-only", help="Print counts only; exit 1 when no job is active."),
     ),

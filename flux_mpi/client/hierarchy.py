@@ -99,12 +99,14 @@ def is_instance(job: Record, everyone: bool = True) -> bool:
     )
 
 
-def walk(handle: Handle, plan: Plan, *, timeout_s: float = TIMEOUT_S) -> Instance:
-    """The instance behind ``handle`` and those below, as ``plan`` says.
+def walk(
+    handle: Handle, plan: Plan, *, timeout_s: float = TIMEOUT_S, at_once: int = AT_ONCE
+) -> Instance:
+    """The instance behind ``handle`` and those below, as ``plan`` says, ``at_once`` at a time.
 
     The first one must answer: raises its FluxError. Time limits do not apply to it.
     """
-    crowd = Crowd(timeout_s)
+    crowd = Crowd(timeout_s, at_once)
     root = Instance(handle.uri)
     found = _ask(handle, _questions(plan, plan.request, jobs=True, details=False))
     _take(root, found, plan, plan.request)

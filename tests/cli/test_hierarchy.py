@@ -42,7 +42,9 @@ def hung(family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         listener.bind(str(tmp_path / "s"))
         listener.listen()
         family.job("", "ƒ5", name="hung", annotations={"user": {"uri": f"local://{tmp_path}/s"}})
-        monkeypatch.setattr("flux_mpi.client.hierarchy.walk.__kwdefaults__", {"timeout_s": 0.3})
+        monkeypatch.setattr(
+            "flux_mpi.client.hierarchy.walk.__kwdefaults__", {"timeout_s": 0.3, "at_once": 64}
+        )
         yield
 
 

@@ -102,10 +102,8 @@ def test_an_instance_in_a_job_knows_where_it_is(flux: Instance, tmp_path: Path) 
     events = [json.loads(line) for line in flux.out("job", "info", path, "eventlog").splitlines()]
     (memo,) = [event for event in events if event["name"] == "memo"]
     assert memo["context"] == {"uri": f"ssh://{os.uname().nodename}{uri.removeprefix('local://')}"}
-    assert (
-        flux.out("jobs", "-no", "{uri.local} {user.uri}", jobid)
-        == f"{uri} {memo['context']['uri']}"
-    )
+    shown = flux.out("jobs", "-no", "{uri.local} {user.uri}", jobid)
+    assert shown == f"{uri} {memo['context']['uri']}"
 
 
 def test_three_levels_from_every_level(flux: Instance) -> None:

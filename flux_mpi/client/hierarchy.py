@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 """How long an instance may take to answer, from when it was asked."""
+QUEUE_S = 0.5
+"""How long an instance may take to accept us: meanwhile no other is asked."""
 AT_ONCE = 64
 """Instances that are asked at the same time; each takes a file descriptor."""
 DEEPEST = 999
@@ -241,7 +243,7 @@ class Crowd:
         done: Callable[[dict[str, Any], str], None],
     ) -> None:
         try:
-            handle = Handle(uri)
+            handle = Handle(uri, patience_s=min(QUEUE_S, self.timeout_s))
         except FluxError as error:
             done({}, str(error))
             return

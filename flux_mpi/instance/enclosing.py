@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -65,9 +66,12 @@ class Enclosing:
         if not uri.startswith(SCHEME):
             raise FluxError(errno.EINVAL, f"cannot use FLUX_URI={uri!r}: expected local://PATH")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(ANSWER_S)
+        limit = struct.pack("ll", int(ANSWER_S), int(ANSWER_S % 1 * 1e6))
         try:
+            # Many may start at once; a time-out of Python's would not wait for them to be accepted.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             self._socket.connect(uri[len(SCHEME) :])
+            self._socket.settimeout(ANSWER_S)
         except OSError as error:
             self._socket.close()
             raise FluxError(error.errno or errno.EINVAL, f"{uri}: {error.strerror}") from None

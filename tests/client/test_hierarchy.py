@@ -88,6 +88,26 @@ def test_one_that_hangs_one_that_is_gone_and_one_that_refuses_spoil_nothing(
     assert errors == {"ƒ9": "not for you"}
 
 
+def test_one_that_takes_nobody_any_more_delays_nobody_for_long(
+    family: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hierarchy, "QUEUE_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as other:
+        full.bind(str(tmp_path / "s"))
+        full.listen(0)
+        other.connect(str(tmp_path / "s"))
+        for jobid in ("ƒ5", "ƒ6", "ƒ7"):
+            family.job("", jobid, annotations={"user": {"uri": f"local://{tmp_path}/s"}})
+        began = time.monotonic()
+        with Handle() as handle:
+            found = hierarchy.walk(handle, hierarchy.Plan(REQUEST))
+    assert time.monotonic() - began < 3
+    assert len(names(found)["ƒ2/ƒ2"]) == 2
+    errors = [each.error for each in found.each() if each.error]
+    assert len(errors) == 3
+    assert all("queue of new clients is full" in error for error in errors)
+
+
 def test_one_that_dies_while_it_is_asked(family: Any) -> None:
     def die(request: Any) -> None:
         request.respond({"jobs": []})

@@ -151,9 +151,7 @@ def test_three_levels_from_every_level(flux: Instance) -> None:
     assert of(flux, "sleep 300") == []
 
 
-def test_an_inner_instance_of_several_ranks(flux: Instance, on_open_mpi: bool) -> None:
-    if on_open_mpi:
-        pytest.skip("a job under Open MPI's mpiexec takes too long to start here")
+def test_an_inner_instance_of_several_ranks(flux: Instance) -> None:
     words = ("mpiexec", "-n", "2", *INNER, "sleep", "300")
     jobid = flux.out("submit", "--job-name=wide", *words)
     flux("uri", "--wait", jobid)

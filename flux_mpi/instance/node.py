@@ -28,6 +28,7 @@ from flux_mpi.shell.env import scrub_job
 from flux_mpi.shell.service import ExecService
 
 if TYPE_CHECKING:
+    from flux_mpi.ensemble.world import Caller
     from flux_mpi.instance.root import Root
     from flux_mpi.shell.link import Link, Process
 
@@ -90,7 +91,11 @@ class Node:
         uid: int,
         leave: Callable[[int, bool], object],
         say: Callable[[str], object] = lambda text: None,
+        ensemble: tuple[Caller, str] | None = None,
     ) -> None:
+        """``ensemble``: for rank 0 of an instance that was started for an ensemble of its parent,
+        the parent's services and the token that it was started with."""
+        self.ensemble = ensemble
         self.reactor = reactor
         self.settings = settings
         self.resources = resources
@@ -310,7 +315,10 @@ class Node:
         """Run the initial program, if there is one to run."""
         command = self.settings.command
         if not command:
-            return  # a simulation drives the instance from outside
+            # An ensemble, or a simulation, drives the instance from outside.
+            if self.root is not None and self.ensemble is not None:
+                self.root.ensembles.start()
+            return
         env = scrub_job(self.settings.environ)
         env["FLUX_URI"] = self.uri
         self.broker.log(INFO, "broker", f"running {' '.join(command)}")

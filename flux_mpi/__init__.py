@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from flux_mpi.client.jobs import submit as submit
     from flux_mpi.client.jobs import wait as wait
     from flux_mpi.client.jobs import wait_all as wait_all
+    from flux_mpi.client.tree import TreeResult as TreeResult
+    from flux_mpi.client.tree import start_tree as start_tree
+    from flux_mpi.client.tree import tree as tree
     from flux_mpi.client.workers import Workers as Workers
     from flux_mpi.formats.jobspec import Jobspec as Jobspec
     from flux_mpi.message.errors import FluxError as FluxError
@@ -37,12 +40,15 @@ _HOME = {
     "Handle": "flux_mpi.client.handle",
     "JobException": "flux_mpi.client.executor",
     "Jobspec": "flux_mpi.formats.jobspec",
+    "TreeResult": "flux_mpi.client.tree",
     "Workers": "flux_mpi.client.workers",
     "cancel": "flux_mpi.client.jobs",
     "jobs": "flux_mpi.client.jobs",
     "kill": "flux_mpi.client.jobs",
     "result": "flux_mpi.client.jobs",
     "submit": "flux_mpi.client.jobs",
+    "start_tree": "flux_mpi.client.tree",
+    "tree": "flux_mpi.client.tree",
     "wait": "flux_mpi.client.jobs",
     "wait_all": "flux_mpi.client.jobs",
 }

@@ -160,7 +160,7 @@ class Branch:
 
     def give_up(self, why: str) -> None:
         """No child is left: members that wait never run."""
-        self.distributor.give_up(f"{why}: {self._why}" if self._why else why, self._now())
+        self.distributor.give_up(why, self._now())
         self._carry_out()
 
     def stop(self, done: Callable[[], object]) -> None:

@@ -120,7 +120,7 @@ class Distributor:
         self.retries = retries
         self.expected = expected
         self.planned = capacity
-        self.horizon = HORIZON_S * (1 + depth / 2)
+        self.horizon = HORIZON_S * (1 + depth)
         self.workers: dict[Name, Worker] = {}
         self.outstanding = 0
         """Members given to this level, neither ended nor returned."""
@@ -398,7 +398,11 @@ class Distributor:
             for attempts, members in enumerate(self._pool):
                 want = worker.capacity + int(pace * self.horizon) - worker.in_hand
                 if members and want > 0:
-                    fair = ceil(len(members) * worker.capacity / capacity / 2)
+                    # Half of a fair share: others come later, and may prove faster. What a level
+                    # between has is only the near future, of which a share is right.
+                    fair = ceil(len(members) * worker.capacity / capacity)
+                    if self._sealed:
+                        fair = ceil(fair / 2)
                     idle = worker.capacity - worker.in_hand
                     # One of them may be what ended those that had it: few together find out sooner,
                     # and at the last attempt no more than can run may be given up with it.

@@ -15,17 +15,22 @@ from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import EMPTY, IDSet
 
 CANCEL_NOTE = "the ensemble was canceled"
+MOVED_NOTE = "another instance has cores to spare for it"
+MOST_WITHDRAWN = 1000
+"""Jobs withdrawn from the queue at a time."""
 
 
 class Chunk:
     """Members that were submitted together: member number *k* is the job *k* after ``first``."""
 
-    __slots__ = ("first", "left", "members")
+    __slots__ = ("end", "first", "left", "members")
 
     def __init__(self, first: int, members: IDSet) -> None:
         self.first = first
         self.members = members
         self.left = len(members)
+        self.end = len(members)
+        """Members from this number on have been withdrawn."""
 
 
 class Leaf:
@@ -42,6 +47,12 @@ class Leaf:
         self._chunks: dict[int, Chunk] = {}
         self._open = False
         self._canceled = ""
+        self._leaving: dict[int, int] = {}
+        """Members that are on their way out of the queue, by job id..."""
+        self._back = EMPTY
+        """...and those that are to be returned with them."""
+        self._asked = self._raising = False
+        """Members have been asked back; a request to withdraw some is under way."""
         self._fresh = Tally()
         self._ended: list[IDSet] = []
         self.window = Window(
@@ -67,7 +78,7 @@ class Leaf:
 
     @property
     def unstarted(self) -> int:
-        return len(self.window.held)
+        return len(self.window.held) + self.window.spare
 
     def start(self) -> None:
         """Whether members can ever run here is asked first, once for all of them."""
@@ -89,8 +100,49 @@ class Leaf:
         self._pump()
 
     def take_back(self, count: int) -> None:
-        """Return members that were not submitted."""
-        self._owner.returned(self.window.take_back(count))
+        """Return members that were not submitted, and then the last of those that were."""
+        self._asked = True
+        self._back |= self.window.take_back(count)
+        self._withdraw(min(count - len(self._back), self.window.spare, MOST_WITHDRAWN))
+        self._return()
+
+    def _return(self) -> None:
+        """Return what was asked back, once it is known of all of it whether it had begun."""
+        if self._asked and not self._raising and not self._leaving:
+            self._asked = False
+            back, self._back = self._back, EMPTY
+            self._owner.returned(back)
+
+    def _withdraw(self, count: int) -> None:
+        """Take members out of the queue, the last ones first."""
+        ids: list[list[int]] = []
+        for chunk in reversed(self._chunks.values()):
+            if count < 1:
+                break
+            begin = max(0, chunk.end - count)
+            count -= chunk.end - begin
+            for k in range(begin, chunk.end):
+                self._leaving[fluid.nth(chunk.first, k)] = chunk.members.nth(k)
+            if begin < chunk.end:
+                ids.append([fluid.nth(chunk.first, begin), chunk.end - begin])
+            chunk.end = begin
+        if not ids:
+            return
+
+        def raised(answer: Answer) -> None:
+            self._raising = False
+            # Those had ended before, or all had: what became of them is told as always.
+            errors = self._leaving if answer.errnum else answer.payload["errors"]
+            for jobid in [int(jobid) for jobid in errors]:
+                self._leaving.pop(jobid, None)
+            self._return()
+
+        self._raising = True
+        self._world.rpc(
+            "job-manager.raise",
+            {"ids": ids, "type": "cancel", "severity": 0, "note": MOVED_NOTE},
+            raised,
+        )
 
     def take_report(self) -> tuple[IDSet, Tally]:
         """The members that ended since the last call, and how."""
@@ -106,6 +158,7 @@ class Leaf:
     def cancel(self, why: str) -> None:
         """End the jobs; what was not submitted never is."""
         self._canceled = why
+        self._leaving.clear()
         self._drop()
         ids = [[chunk.first, len(chunk.members)] for chunk in self._chunks.values()]
         if ids:
@@ -175,6 +228,11 @@ class Leaf:
             self.cancel(self._canceled)
 
     def _take(self, chunk: Chunk, done: list[list[Any]]) -> None:
+        chunk.left -= len(done)
+        if not chunk.left:
+            del self._chunks[chunk.first]
+        if self._leaving:
+            done = self._let_go(done)
         first, nth, index = chunk.first, chunk.members.nth, fluid.index
         outcomes: list[Outcome] = [
             (
@@ -185,9 +243,6 @@ class Leaf:
             )
             for jobid, status, note, seconds in done
         ]
-        chunk.left -= len(outcomes)
-        if not chunk.left:
-            del self._chunks[chunk.first]
         now = self._world.reactor.monotonic()
         if self._canceled:
             self.window.retries = 0
@@ -197,3 +252,17 @@ class Leaf:
             self._ended.append(ended)
         self._pump()
         self._owner.changed()
+
+    def _let_go(self, done: list[list[Any]]) -> list[list[Any]]:
+        """Jobs that were withdrawn have not ended here, even if one or the other had just begun."""
+        ended, back = [], []
+        for entry in done:
+            member = self._leaving.pop(entry[0], None)
+            if member is not None and (entry[2] or "").startswith("cancel"):
+                back.append(member)
+            else:
+                ended.append(entry)
+        self.window.withdrawn(len(back))
+        self._back |= IDSet(back)
+        self._return()
+        return ended

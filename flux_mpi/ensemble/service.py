@@ -230,6 +230,11 @@ def _plan(spec: Spec, members: IDSet, machine: Machine, whole: Machine, auto: bo
     """Raises ValueError when the machine cannot be divided so, or members do not fit."""
     if not machine.ranks:
         raise ValueError("there is no rank that jobs could run on")
+    if not auto and len(spec.conf) > len(spec.topology):
+        raise ValueError(
+            f"conf: configurations for {len(spec.conf)} levels of child instances were given, "
+            f"{topology_text(spec.topology)} has {len(spec.topology)}"
+        )
     check_fits(spec.shape, machine, spec.topology)
     if machine.ncores < whole.ncores and not spec.topology:
         if auto:

@@ -13,7 +13,7 @@ from flux_mpi.formats.jobspec import Jobspec, JobspecError
 from flux_mpi.formats.shape import Shape
 from flux_mpi.message.errors import ServiceError
 
-INTERVAL_S = 0.1
+INTERVAL_S = 0.2
 """A worker reports no more often than this as long as it has enough in hand..."""
 REPORTS_A_SECOND = 500
 """...and all workers of an instance together no more often than this."""

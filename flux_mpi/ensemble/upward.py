@@ -43,6 +43,8 @@ class Upward:
         self._spec: Spec | None = None
         self.body: Body | None = None
         self._low = 0
+        self._asked = False
+        """Since the last members came, the parent has been told that few are left."""
         self._ready = 0
         self._early: list[dict[str, Any]] = []
         """What the parent said before the body could be asked."""
@@ -106,6 +108,7 @@ class Upward:
         assert self.body is not None
         if "give" in order:
             self._low = int(order.get("low") or 0)
+            self._asked = False
             self.body.give(IDSet.parse(order["give"]))
         if "take_back" in order:
             self.body.take_back(int(order["take_back"]))
@@ -142,7 +145,9 @@ class Upward:
             self._changed = True
             return
         assert self.body is not None
-        urgent = self.body.left < self._low or not self.body.left
+        left = self.body.left
+        # Asked once, the parent gives as soon as it can.
+        urgent = (left < self._low and not self._asked) or not left
         due = self._last + (URGENT_S if urgent else self._spec.interval)
         delay = due - self._world.reactor.monotonic()
         if self._timer is not None:
@@ -170,6 +175,7 @@ class Upward:
             self._confessed = True
         elif self.body is not None:
             ended, tally = self.body.take_report()
+            self._asked = self.body.left < self._low
             payload |= {
                 "ended": str(ended),
                 "tally": tally.to_wire(),

@@ -1,7 +1,7 @@
 """How much of a leaf's work is in its queue: the core of the lowest level.
 
-A leaf hands members to its own job manager, which cannot return them without ending them. So it
-keeps them back, and submits in time: enough for every core, and for `AHEAD_S` beyond that.
+A leaf hands members to its own job manager, from which they come back only by being canceled. So it
+keeps them, and submits in time: enough for every core, and for `AHEAD_S` beyond that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from flux_mpi.formats.idset import EMPTY, IDSet
 
 AHEAD_S = 0.5
 """Work in the queue behind what runs, in seconds of the instance's own pace."""
+KEEP_S = 0.1
+"""Work that stays in the queue when members are taken back out of it."""
 MEMORY_S = 1.0
 """How long the pace is averaged over."""
 
@@ -58,6 +60,12 @@ class Window:
         """Members that run, unless others' jobs have the cores."""
         return min(self.queued, self.capacity)
 
+    @property
+    def spare(self) -> int:
+        """Members in the queue that will not begin soon."""
+        keep = self.capacity + max(self.capacity, int(self.rate * KEEP_S))
+        return max(0, self.queued - keep) if self.bounded else 0
+
     def give(self, members: IDSet) -> None:
         """Members to run."""
         self.held |= members
@@ -67,6 +75,10 @@ class Window:
         keep = self.held.take(max(0, len(self.held) - count))
         members, self.held = self.held - keep, keep
         return members
+
+    def withdrawn(self, count: int) -> None:
+        """So many members are out of the queue again, and no longer ours."""
+        self.queued -= count
 
     def due(self, now: float) -> IDSet:
         """What to submit now; it counts as submitted."""

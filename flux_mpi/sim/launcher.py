@@ -17,6 +17,11 @@ from flux_mpi.shell.followers import Followers
 Report = list[Any]
 Duration = Callable[[list[str]], tuple[float, int]]
 """argv → (seconds, wait status)."""
+Kill = Callable[[int], object]
+"""To be called with a signal's number."""
+Host = Callable[[list[str], dict[str, str], Callable[[int], object]], Kill | None]
+"""argv, what is set in its environment, and what to call with its wait status once it has ended →
+how to end it; None: not one of those that are simulated in earnest."""
 
 
 def behaviour(argv: list[str], default_s: float = 0.001) -> tuple[float, int]:
@@ -40,7 +45,9 @@ class SimulatedLink:
         self._duration = duration
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1000)
-        self._running: dict[int, tuple[int, Timer]] = {}
+        self._running: dict[int, Timer | Kill] = {}
+        self.host: Host | None = None
+        """Runs what is more than a command that takes its time."""
         self._followers = Followers()
         self._reports: list[Report] = []
         self._due = False
@@ -81,17 +88,23 @@ class SimulatedLink:
         """End all tasks at once."""
         for tid in self._followers.clear():
             self._report(["returned", tid])
-        for tid in list(self._running):
+        for tid, task in list(self._running.items()):
+            if not isinstance(task, Timer):
+                task(9)
             self._end(tid, 9)
 
     def _spawn(self, entry: list[Any]) -> None:
         tid, argv = entry[1], [os.fsdecode(word) for word in entry[2]]
         self.spawned += 1
-        pid = next(self._pids)
+        self._report(["started", tid, next(self._pids), self._reactor.now()])
+        if self.host is not None:
+            env = {os.fsdecode(name): os.fsdecode(text) for name, text in entry[4].items()}
+            kill = self.host(argv, env, lambda status: self._end(tid, status))
+            if kill is not None:
+                self._running[tid] = kill
+                return
         seconds, status = self._duration(argv)
-        timer = self._reactor.call_later(seconds, lambda: self._end(tid, status))
-        self._running[tid] = (pid, timer)
-        self._report(["started", tid, pid, self._reactor.now()])
+        self._running[tid] = self._reactor.call_later(seconds, lambda: self._end(tid, status))
 
     def _after(self, entry: list[Any]) -> None:
         _, tid, spawn = entry
@@ -107,14 +120,20 @@ class SimulatedLink:
 
     def _kill(self, entry: list[Any]) -> None:
         _, tid, signum = entry
-        if signum and tid in self._running:
+        task = self._running.get(tid)
+        if task is None or not signum:
+            return
+        if isinstance(task, Timer):
             self._end(tid, signum)
+        else:
+            task(signum)
 
     def _end(self, tid: int, status: int) -> None:
-        _, timer = self._running.pop(tid, (0, None))
-        if timer is None:
+        task = self._running.pop(tid, None)
+        if task is None:
             return
-        timer.cancel()
+        if isinstance(task, Timer):
+            task.cancel()
         self._report(["exited", tid, status, self._reactor.now(), 0.0, 0.0, 0])
         follower = self._followers.pop(tid)
         if follower is not None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from flux_mpi.broker.service import ANY, Response
 from flux_mpi.instance.node import Node, Settings
@@ -21,42 +21,63 @@ from flux_mpi.resource.division import RankResources
 from flux_mpi.sim.lane import Lane, Lanes
 from flux_mpi.sim.launcher import Duration, SimulatedLink, behaviour
 
+if TYPE_CHECKING:
+    from flux_mpi.ensemble.world import Caller
+
 
 class Machine:
-    """``size`` brokers on ``nodes`` simulated nodes (default: one node each), all running."""
+    """``size`` brokers on ``nodes`` simulated nodes (default: one node each), all running.
+
+    ``cores`` is how many each broker has, or a number for each. Several machines may share a
+    ``reactor``, as an instance and its children do; one that is made while time passes must not
+    ``settle``: it is running a little later. ``ensemble`` is that of `Node`.
+    """
 
     def __init__(
         self,
         size: int,
         *,
         nodes: int | None = None,
-        cores: int = 4,
+        cores: int | Sequence[int] = 4,
         gpus: int = 0,
         fanout: int = DEFAULT_FANOUT,
         latency_s: float = 20e-6,
         config: dict[str, Any] | None = None,
         duration: Duration = behaviour,
+        hosts: Sequence[str] | None = None,
+        reactor: SimulatedReactor | None = None,
+        ensemble: tuple[Caller, str] | None = None,
+        settle: bool = True,
     ) -> None:
         nodes = nodes or size
-        hosts = [f"node{rank * nodes // size}" for rank in range(size)]
-        self.reactor = SimulatedReactor()
+        hosts = list(hosts or [f"node{rank * nodes // size}" for rank in range(size)])
+        self.reactor = SimulatedReactor() if reactor is None else reactor
         self._lanes = Lanes(self.reactor)
         self.network = Network(self.reactor, hosts, latency_s)
         self.tree = Tree(hosts, fanout)
         self.left: dict[int, tuple[int, bool]] = {}
+        self.on_left: Callable[[int, int, bool], object] | None = None
+        """Told of each rank that left: its status, and whether it was in good order."""
         self.nodes: list[Node] = []
         self.links: list[SimulatedLink] = []
         settings = Settings(
             config=config, fanout=fanout, environ={"PATH": "/bin"}, boot_method="simulated"
         )
         for rank in range(size):
-            self._add(rank, cores, gpus, settings, duration)
+            each = cores if isinstance(cores, int) else cores[rank]
+            self._add(rank, each, settings, duration, ensemble if rank == 0 else None)
         for node in self.nodes:
-            self._lane(node).call_soon(node.open)
-        self.run(until=lambda: self.nodes[0].life.level == "run")
+            self.lane(node).call_soon(node.open)
+        if settle:
+            self.run(until=lambda: self.nodes[0].life.level == "run")
 
     def _add(
-        self, rank: int, cores: int, gpus: int, settings: Settings, duration: Duration
+        self,
+        rank: int,
+        cores: int,
+        settings: Settings,
+        duration: Duration,
+        ensemble: tuple[Caller, str] | None,
     ) -> None:
         lane = self._lanes.lane()
         link = SimulatedLink(lane, duration)
@@ -79,6 +100,7 @@ class Machine:
             uri="",
             uid=os.getuid(),
             leave=lambda status, orderly: self._left(rank, status, orderly),
+            ensemble=ensemble,
         )
         self.nodes.append(node)
         self.links.append(link)
@@ -88,9 +110,12 @@ class Machine:
         node = self.nodes[rank]
         node.broker.transport.flush()
         node.reactor.stop()
+        if self.on_left is not None:
+            self.on_left(rank, status, orderly)
 
     @staticmethod
-    def _lane(node: Node) -> Lane:
+    def lane(node: Node) -> Lane:
+        """The lane that a broker runs in."""
         assert isinstance(node.reactor, Lane)
         return node.reactor
 
@@ -117,7 +142,7 @@ class Machine:
         responses: list[Response] = []
         node = self.nodes[at]
         node.broker.rpc(topic, payload, responses.append, rank=rank, streaming=stream)
-        self._lane(node).touch()
+        self.lane(node).touch()
         return responses
 
     def rpc(self, topic: str, payload: Any = None, *, rank: int = ANY, at: int = 0) -> Any:
@@ -139,7 +164,7 @@ class Machine:
         responses: list[Response] = []
         node = self.nodes[at]
         call = node.broker.rpc(topic, payload, responses.append, streaming=True)
-        self._lane(node).touch()
+        self.lane(node).touch()
         try:
             while True:
                 self.run(until=lambda: bool(responses))
@@ -149,7 +174,7 @@ class Machine:
                 yield response.check()
         finally:
             call.cancel()
-            self._lane(node).touch()
+            self.lane(node).touch()
 
     def submit(
         self, jobspec: dict[str, Any], count: int = 1, *, urgency: int = 16, at: int = 0

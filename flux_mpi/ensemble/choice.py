@@ -15,11 +15,11 @@ from math import prod
 from flux_mpi.ensemble.shape import Machine, capacity, divide, leaf, topology_text
 from flux_mpi.formats.shape import Shape
 
-SERVE_S = 0.00025
+SERVE_S = 40e-6
 """Processor time of an instance's rank 0 for one member that is a process."""
-SERVE_MOCK_S = 0.00006
+SERVE_MOCK_S = 12e-6
 """For one whose execution is mocked."""
-SPAWN_S = 0.0007
+SPAWN_S = 700e-6
 """Processor time of a node for a process that does nothing (posix_spawn, exec, exit, wait)."""
 START_S = 0.15
 """From the wish for a child instance to its first member."""

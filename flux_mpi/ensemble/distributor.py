@@ -98,6 +98,8 @@ class Worker:
     """Members a second, averaged; 0 until the first have ended."""
     since: float = 0.0
     """When its last report with members came, or it got work after having none."""
+    fed: bool = False
+    """It got its share of what there was; more follows when it reports."""
     asked: bool = False
     """Members have been asked back, and it has not answered."""
     reserved: list[tuple[Name, int]] = field(default_factory=list)
@@ -253,6 +255,7 @@ class Distributor:
         if tally.count != len(ended):
             raise ValueError(f"worker {name}: {tally.count} results for {len(ended)} members")
         self._let_go(worker, ended)
+        worker.fed = False
         worker.unstarted = min(unstarted, worker.in_hand)
         worker.running = min(running, worker.in_hand)
         if capacity:
@@ -374,7 +377,7 @@ class Distributor:
                 sum(other.capacity for other in known),
             )
             return rate / capacity * worker.capacity
-        return worker.capacity / self.expected if self.expected else 0.0
+        return worker.capacity / max(self.expected, 0.001) if self.expected else 0.0
 
     def _low(self, worker: Worker, pace: float) -> int:
         return worker.capacity + int(pace * self.horizon / 2)
@@ -389,7 +392,11 @@ class Distributor:
 
     def _serve(self, now: float) -> None:
         """Give from the pool to all that want more, those with the least in hand first."""
-        hungry = [self.workers[name] for name in self._hungry]
+        hungry = [
+            worker
+            for worker in map(self.workers.__getitem__, self._hungry)
+            if not worker.fed or worker.in_hand < worker.capacity
+        ]
         if len(hungry) > 1:
             hungry.sort(key=lambda worker: worker.in_hand / worker.capacity)
         capacity = self.capacity
@@ -407,14 +414,15 @@ class Distributor:
                     # One of them may be what ended those that had it: few together find out sooner,
                     # and at the last attempt no more than can run may be given up with it.
                     if attempts:
-                        want = max(1, want >> 2 * attempts)
+                        want = max(idle, want >> 2 * attempts)
                         if attempts == self.retries:
-                            want = min(want, idle)
+                            want = idle
                     if want < 1:
                         continue
                     self._give(
                         worker, attempts, min(want, max(fair, idle, int(pace * LEAST_S))), now
                     )
+            worker.fed = True
             self._look_at(worker)
             if not self.waiting:
                 break

@@ -15,6 +15,8 @@ AHEAD_S = 0.5
 """Work in the queue behind what runs, in seconds of the instance's own pace."""
 KEEP_S = 0.1
 """Work that stays in the queue when members are taken back out of it."""
+LEAST_S = 0.001
+"""No member is believed to take less than this: starting it does."""
 MEMORY_S = 1.0
 """How long the pace is averaged over."""
 
@@ -43,7 +45,7 @@ class Window:
         """Members given and not submitted."""
         self.queued = 0
         """Members submitted that have not ended."""
-        self.rate = capacity / expected if expected else 0.0
+        self.rate = capacity / max(expected, LEAST_S) if expected else 0.0
         """Members a second; 0 until the first have ended."""
         self.rerun = 0
         self._since = 0.0

@@ -178,8 +178,21 @@ class World:
 OPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["join", "lose", "read", "read", "read", "run", "run", "report", "report"]
-            + ["deliver", "deliver", "deliver", "back"]
+            [
+                "join",
+                "lose",
+                "read",
+                "read",
+                "read",
+                "run",
+                "run",
+                "report",
+                "report",
+                "deliver",
+                "deliver",
+                "deliver",
+                "back",
+            ]
         ),
         st.integers(0, 7),
         st.integers(1, 60),

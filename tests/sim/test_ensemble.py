@@ -299,13 +299,13 @@ def test_when_nobody_listens_any_more_all_of_it_ends(topology: str, after: float
 
 
 def test_auto_looks_at_the_first_members_and_then_divides() -> None:
-    study = Study(0.001)
+    study = Study(0.0005)
     study.machine.nodes[0].root.ensembles.cpus = 8
-    result = study.run("auto", 40_000)
-    assert (result["count"], result["failed"]) == (40_000, 0)
-    assert study.ran == Counter(range(40_000))
+    result = study.run("auto", 30_000)
+    assert (result["count"], result["failed"]) == (30_000, 0)
+    assert study.ran == Counter(range(30_000))
     assert result["topology"] not in ("1", "auto")
-    assert "40000 members of 1 ms" in result["why"]
+    assert "30000 members of 0.5 ms" in result["why"]
     assert result["levels"][0]["jobs"] > 0, "the first look was not for nothing"
     states = {response.payload["state"] for response in study.responses[:-2]}
     assert "running" in states

@@ -97,9 +97,10 @@ def _failures(result: TreeResult) -> list[str]:
     lines = []
     for (code, why), members in list(groups.items())[:MAX_GROUPS]:
         # Of failures without an exception it is known how many there are, named or not.
-        known = why or sum(1 for other, _ in groups if other == code) > 1
-        more = len(members) - MAX_NAMED if known else result.codes[code] - MAX_NAMED
-        named = ",".join(map(str, members[:MAX_NAMED])) + (",…" if more > 0 else "")
+        alone = not why and sum(1 for other, _ in groups if other == code) == 1
+        total = result.codes[code] if alone else len(members)
+        shown = members[:MAX_NAMED]
+        named = ",".join(map(str, shown)) + (",…" if total > len(shown) else "")
         lines.append(f"  exit code {code}: {named}{': ' + why if why else ''}")
     if len(groups) > MAX_GROUPS:
         lines.append(f"  … and failed in {len(groups) - MAX_GROUPS} other ways")

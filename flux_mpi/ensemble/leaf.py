@@ -9,7 +9,7 @@ from flux_mpi.ensemble.levels import level
 from flux_mpi.ensemble.shape import Machine, capacity
 from flux_mpi.ensemble.spec import Spec
 from flux_mpi.ensemble.tally import CANCELED, Tally, exit_code
-from flux_mpi.ensemble.window import Outcome, Window
+from flux_mpi.ensemble.window import Window
 from flux_mpi.ensemble.world import Answer, Owner, World
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import EMPTY, IDSet
@@ -31,6 +31,15 @@ class Chunk:
         self.left = len(members)
         self.end = len(members)
         """Members from this number on have been withdrawn."""
+
+    def named(self, done: list[list[Any]]) -> list[int]:
+        """The members whose jobs these are."""
+        numbers = fluid.indexes(self.first, [entry[0] for entry in done])
+        members = self.members
+        if members.last - members.first + 1 == len(members):
+            first = members.first
+            return [first + number for number in numbers]
+        return [members.nth(number) for number in numbers]
 
 
 class Leaf:
@@ -54,7 +63,7 @@ class Leaf:
         self._asked = self._raising = False
         """Members have been asked back; a request to withdraw some is under way."""
         self._fresh = Tally()
-        self._ended: list[IDSet] = []
+        self._ended: list[int] = []
         self.window = Window(
             capacity(spec.shape, machine),
             bounded=bounded,
@@ -146,9 +155,13 @@ class Leaf:
 
     def take_report(self) -> tuple[IDSet, Tally]:
         """The members that ended since the last call, and how."""
-        ended = IDSet.from_ranges(pair for ids in self._ended for pair in ids.ranges())
+        ended = IDSet(self._ended)
+        return ended, self.take_tally()
+
+    def take_tally(self) -> Tally:
+        """How members ended, where nobody asks which these were."""
         tally, self._fresh, self._ended = self._fresh, Tally(), []
-        return ended, tally
+        return tally
 
     def release(self) -> None:
         """Nobody will want members back any more: put all into the queue."""
@@ -185,7 +198,7 @@ class Leaf:
         members = self.window.take_back(len(self.window.held))
         if members:
             self._fresh.give_up(members, CANCELED, self._canceled)
-            self._ended.append(members)
+            self._ended += members
 
     def _pump(self) -> None:
         while self._open and (members := self.window.due(self._world.reactor.monotonic())):
@@ -233,23 +246,19 @@ class Leaf:
             del self._chunks[chunk.first]
         if self._leaving:
             done = self._let_go(done)
-        first, nth, index = chunk.first, chunk.members.nth, fluid.index
-        outcomes: list[Outcome] = [
-            (
-                nth(index(first, jobid)),
-                exit_code(status) if status else 0,
-                note or "",
-                -1.0 if seconds is None else seconds,
-            )
-            for jobid, status, note, seconds in done
+        members = chunk.named(done)
+        seconds = [entry[3] for entry in done if entry[3] is not None]
+        failures = [
+            (member, exit_code(entry[1]) if entry[1] else 0, entry[2] or "")
+            for member, entry in zip(members, done, strict=True)
+            if entry[1] or entry[2]
         ]
-        now = self._world.reactor.monotonic()
         if self._canceled:
             self.window.retries = 0
-        ended, tally = self.window.ended(outcomes, now)
+        now = self._world.reactor.monotonic()
+        ended, tally = self.window.ended(members, seconds, failures, now)
         self._fresh.add(tally)
-        if ended is not EMPTY:
-            self._ended.append(ended)
+        self._ended += ended
         self._pump()
         self._owner.changed()
 

@@ -7,7 +7,8 @@ a leaf ever hears of a single member that ended well.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from math import frexp, inf
 from typing import Any
 
@@ -16,7 +17,7 @@ from flux_mpi.formats.idset import IDSet
 FAILURES = 32
 """Failed members that are named, those with the lowest ids; the others are only counted."""
 BUCKETS = 64
-"""Of the histogram: bucket *b* is for run times from 2^(b−1) µs up to 2^b µs, 0 for less."""
+"""Of the histogram of run times: bucket *b* is for 2^(b−1) µs up to 2^b µs, 0 for less."""
 LOST, CANCELED = "lost", "canceled"
 
 
@@ -25,11 +26,6 @@ def exit_code(status: int) -> int:
     if status < 0:
         return 1
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def bucket(seconds: float) -> int:
-    """The histogram's bucket for a run time."""
-    return min(BUCKETS - 1, frexp(seconds * 1e6)[1]) if seconds >= 1e-6 else 0
 
 
 class Tally:
@@ -66,7 +62,7 @@ class Tally:
         self.longest = 0.0
         self.shortest = inf
         self.histogram: dict[int, int] = {}
-        """How many ran how long, by `bucket`."""
+        """How many ran how long, by bucket (see `BUCKETS`)."""
 
     @property
     def failed(self) -> int:
@@ -78,19 +74,18 @@ class Tally:
         """The largest exit code."""
         return max(self.codes, default=0)
 
-    def ended(self, count: int, seconds: Iterable[float]) -> None:
-        """``count`` members ended well or not; those that ran took so long each."""
+    def ended(self, count: int, seconds: Sequence[float]) -> None:
+        """``count`` members ended, well or not; those that ran took so long each."""
         self.count += count
-        histogram = self.histogram
-        for each in seconds:
-            self.timed += 1
-            self.seconds += each
-            if each > self.longest:
-                self.longest = each
-            if each < self.shortest:
-                self.shortest = each
-            at = frexp(each * 1e6)[1] if each >= 1e-6 else 0
-            histogram[at] = histogram.get(at, 0) + 1
+        if not seconds:
+            return
+        self.timed += len(seconds)
+        self.seconds += sum(seconds)
+        self.longest = max(self.longest, max(seconds))
+        self.shortest = min(self.shortest, min(seconds))
+        for at, count in Counter([frexp(each * 1e6)[1] for each in seconds]).items():
+            at = min(BUCKETS - 1, max(0, at))
+            self.histogram[at] = self.histogram.get(at, 0) + count
 
     def fail(self, member: int, code: int, why: str = "") -> None:
         """A member, counted by `ended`, did not end well."""

@@ -153,8 +153,7 @@ class Top:
     def changed(self) -> None:
         """Members may have ended."""
         for body in self._bodies:
-            _, tally = body.take_report()
-            self.total.add(tally)
+            self.total.add(body.take_tally())
         if self.state == "probing":
             assert self._probe is not None
             enough = max(PROBE_LEAST, self._probe.capacity)

@@ -20,8 +20,8 @@ LEAST_S = 0.001
 MEMORY_S = 1.0
 """How long the pace is averaged over."""
 
-Outcome = tuple[int, int, str, float]
-"""(member, exit code, why if an exception ended it, seconds it ran or −1 if it never did)."""
+Failure = tuple[int, int, str]
+"""(member, exit code, why if an exception ended it)."""
 
 
 class Window:
@@ -100,27 +100,38 @@ class Window:
         self.queued += len(members)
         return members
 
-    def ended(self, outcomes: list[Outcome], now: float) -> tuple[IDSet, Tally]:
-        """Members have ended; returns those that have for good, and how."""
-        self.queued -= len(outcomes)
+    def ended(
+        self, members: list[int], seconds: list[float], failures: list[Failure], now: float
+    ) -> tuple[list[int], Tally]:
+        """Members have ended, those that ran after so many seconds, and some of them not well.
+
+        Returns those that have ended for good, and how.
+        """
+        self.queued -= len(members)
         tally = Tally()
-        again = [o for o in outcomes if o[2].startswith("node-failure") and self._retry(o[0])]
+        again = {
+            member
+            for member, _, why in failures
+            if why.startswith("node-failure") and self._retry(member)
+        }
         if again:
-            back = {outcome[0] for outcome in again}
-            outcomes = [outcome for outcome in outcomes if outcome[0] not in back]
-            self.held |= IDSet(back)
-            self.rerun += len(back)
-        tally.ended(len(outcomes), [o[3] for o in outcomes if o[3] >= 0])
-        for member, code, why, _ in outcomes:
-            if code or why:
-                if why.startswith("cancel"):
-                    tally.canceled += 1
-                elif why.startswith("node-failure"):
-                    why = f"{LOST}: {why}"
-                    tally.lost += 1
-                tally.fail(member, code or 1, why)
-        self._measure(len(outcomes), now)
-        return IDSet([outcome[0] for outcome in outcomes]), tally
+            members = [member for member in members if member not in again]
+            self.held |= IDSet(again)
+            self.rerun += len(again)
+            # What ran in vain is nobody's run time; which of these it was is not worth knowing.
+            seconds = seconds[: len(members)]
+        tally.ended(len(members), seconds)
+        for member, code, why in failures:
+            if member in again:
+                continue
+            if why.startswith("cancel"):
+                tally.canceled += 1
+            elif why.startswith("node-failure"):
+                why = f"{LOST}: {why}"
+                tally.lost += 1
+            tally.fail(member, code or 1, why)
+        self._measure(len(members), now)
+        return members, tally
 
     def _retry(self, member: int) -> bool:
         attempts = self._attempts.get(member, 0)

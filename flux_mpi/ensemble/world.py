@@ -118,6 +118,9 @@ class Body(Protocol):
     def take_report(self) -> tuple[IDSet, Tally]:
         """The members that ended since the last call, and how."""
 
+    def take_tally(self) -> Tally:
+        """The same where nobody asks which members these were."""
+
     def cancel(self, why: str) -> None:
         """End all members; they are reported as canceled."""
 

@@ -10,8 +10,8 @@ def ids(first: int, last: int) -> IDSet:
     return IDSet(range(first, last + 1))
 
 
-def done(members: IDSet, seconds: float = 0.01) -> list:
-    return [(member, 0, "", seconds) for member in members]
+def end(window: Window, members: IDSet, now: float, seconds: float = 0.01) -> None:
+    window.ended(list(members), [seconds] * len(members), [], now)
 
 
 def test_one_a_core_until_it_is_known_how_long_they_take() -> None:
@@ -36,7 +36,7 @@ def test_short_members_are_submitted_half_a_second_ahead_in_few_chunks() -> None
     while now < 5.0:
         now += 0.02
         ended, queue = IDSet(queue[:8]), queue[8:]  # 400 a second
-        window.ended(done(ended), now)
+        end(window, ended, now)
         new = window.due(now)
         chunks += bool(new)
         queue += new
@@ -54,7 +54,7 @@ def test_long_members_are_submitted_one_a_core() -> None:
     queue = window.due(now)
     for _ in range(5):
         now += 10.0
-        window.ended(done(queue, 10.0), now)
+        end(window, queue, now, 10.0)
         queue = window.due(now)
         assert len(queue) <= 4 + 1
 
@@ -89,12 +89,12 @@ def test_members_of_a_lost_node_run_again_up_to_a_limit() -> None:
     window = Window(2, retries=1)
     window.give(ids(0, 1))
     window.due(0.0)
-    lost = (0, 1, "node-failure: lost contact with broker 3", 0.5)
-    ended, tally = window.ended([lost, (1, 0, "", 0.1)], 1.0)
-    assert (ended, tally.count, tally.failed) == (IDSet([1]), 1, 0)
+    lost = (0, 1, "node-failure: lost contact with broker 3")
+    ended, tally = window.ended([0, 1], [0.5, 0.1], [lost], 1.0)
+    assert (ended, tally.count, tally.timed, tally.failed) == ([1], 1, 1, 0)
     assert window.due(1.0) == IDSet([0])
-    ended, tally = window.ended([lost], 2.0)
-    assert (ended, tally.count, tally.lost) == (IDSet([0]), 1, 1)
+    ended, tally = window.ended([0], [0.5], [lost], 2.0)
+    assert (ended, tally.count, tally.lost) == ([0], 1, 1)
     assert tally.failures[0][2].startswith("lost: node-failure")
     assert window.left == 0
 
@@ -103,15 +103,12 @@ def test_exceptions_are_failures_whatever_the_status() -> None:
     window = Window(4)
     window.give(ids(0, 3))
     window.due(0.0)
-    ended, tally = window.ended(
-        [
-            (0, 0, "timeout: resource allocation expired", 1.0),
-            (1, 1, "cancel: by somebody", -1.0),
-            (2, 3, "", 0.2),
-            (3, 0, "", 0.2),
-        ],
-        1.0,
-    )
-    assert ended == ids(0, 3)
+    failures = [
+        (0, 0, "timeout: resource allocation expired"),
+        (1, 1, "cancel: by somebody"),
+        (2, 3, ""),
+    ]
+    ended, tally = window.ended([0, 1, 2, 3], [1.0, 0.2, 0.2], failures, 1.0)
+    assert ended == [0, 1, 2, 3]
     assert (tally.count, tally.failed, tally.canceled, tally.timed) == (4, 3, 1, 3)
     assert tally.codes == {1: 2, 3: 1}

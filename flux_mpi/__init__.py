@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from flux_mpi.client.jobs import wait as wait
     from flux_mpi.client.jobs import wait_all as wait_all
     from flux_mpi.client.kvs import KVS as KVS
+    from flux_mpi.client.tree import TreeResult as TreeResult
+    from flux_mpi.client.tree import start_tree as start_tree
+    from flux_mpi.client.tree import tree as tree
     from flux_mpi.client.workers import Workers as Workers
     from flux_mpi.formats.jobspec import Jobspec as Jobspec
     from flux_mpi.message.errors import FluxError as FluxError
@@ -41,12 +44,15 @@ _HOME = {
     "JobException": "flux_mpi.client.executor",
     "KVS": "flux_mpi.client.kvs",
     "Jobspec": "flux_mpi.formats.jobspec",
+    "TreeResult": "flux_mpi.client.tree",
     "Workers": "flux_mpi.client.workers",
     "cancel": "flux_mpi.client.jobs",
     "jobs": "flux_mpi.client.jobs",
     "kill": "flux_mpi.client.jobs",
     "result": "flux_mpi.client.jobs",
     "submit": "flux_mpi.client.jobs",
+    "start_tree": "flux_mpi.client.tree",
+    "tree": "flux_mpi.client.tree",
     "wait": "flux_mpi.client.jobs",
     "wait_all": "flux_mpi.client.jobs",
 }

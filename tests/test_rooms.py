@@ -28,7 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "sched": {"resource"},
     "job": {"sched", "kvs"},
     "shell": {"formats"},
-    "instance": {"overlay", "broker", "kvs", "resource", "sched", "job", "shell"},
+    "ensemble": {"message"},
+    "instance": {"overlay", "broker", "kvs", "resource", "sched", "job", "shell", "ensemble"},
     "client": {"message", "formats"},
     "view": {"client"},
     "cli": {"client", "view"},
@@ -54,6 +55,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     # A room's service.py is its thin shell towards the broker; its cores know nothing of one.
     "resource/service.py": {"broker"},
     "shell/service.py": {"broker"},
+    "ensemble/service.py": {"broker"},
     "shell/link.py": {"reactor"},
     "shell/branch.py": {"reactor"},
     # The one place besides instance/ that speaks MPI.

@@ -32,6 +32,7 @@ SECTIONS = (
             ("run", "Run a job, show its output, and exit with its status"),
             ("submit", "Submit a job, or an array of jobs, and print its id"),
             ("bulksubmit", "Submit a job for each input, as xargs or GNU parallel do"),
+            ("tree", "Run a command for many members, over a hierarchy of instances"),
         ),
     ),
     (

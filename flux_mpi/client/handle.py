@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from flux_mpi.client.groups import GroupChange
     from flux_mpi.client.kvs import KVS
+    from flux_mpi.client.tree import TreeResult
 
 CHUNK = 1 << 16
 """Bytes read from the socket at a time: beyond 128 KiB the allocator maps memory anew each time."""
@@ -354,6 +355,15 @@ class Handle:
         from flux_mpi.client.kvs import KVS
 
         return KVS(self)
+
+    def tree(self, command: Any, **how: Any) -> TreeResult:
+        """Runs a command for each member of an ensemble, over a hierarchy of instances.
+
+        ``how`` is what `flux_mpi.tree` takes: ``jobs`` or ``members``, ``topology``, and so on.
+        """
+        from flux_mpi.client.tree import tree
+
+        return tree(command, handle=self, **how)
 
     def publish(self, topic: str, payload: object = None) -> int:
         """Publishes an event to the whole instance; returns its sequence number."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from flux_mpi.broker.clients import ClientServer
 from flux_mpi.broker.logring import ERR
+from flux_mpi.broker.service import Response, Rpc
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.instance import config as configuration
@@ -178,6 +179,44 @@ class _Program:
             self._child.scope.call_soon(lambda: ended(status))
 
 
+class Upstream:
+    """A child's way to the services of its parent, whose broker is in this process."""
+
+    def __init__(self, parent: Node, scope: Scope) -> None:
+        self._parent = parent
+        self._scope = scope
+        self._open: dict[Rpc, None] = {}
+
+    def rpc(
+        self,
+        topic: str,
+        payload: Any,
+        callback: Callable[[Response], object],
+        *,
+        streaming: bool = False,
+    ) -> Rpc:
+        """Call a service of the parent; answers come in the child's own turns."""
+
+        def answered(response: Response) -> None:
+            if call is not None and (response.errnum or not streaming):
+                self._open.pop(call, None)
+            self._scope.call_soon(lambda: callback(response))
+
+        call: Rpc | None = None
+        call = self._parent.broker.rpc(topic, payload, answered, streaming=streaming)
+        self._open[call] = None
+        # What goes out leaves with the parent's hooks, which may have had their turn.
+        self._parent.reactor.call_soon(lambda: None)
+        return call
+
+    def close(self) -> None:
+        """The child is gone: nothing that it asked is wanted any more."""
+        for call in self._open:
+            call.cancel()
+        self._open.clear()
+        self._parent.reactor.call_soon(lambda: None)
+
+
 class Child:
     """One child instance on this rank, from the order to make it until nothing of it is left."""
 
@@ -201,6 +240,7 @@ class Child:
         self._status = 0
         self._orderly = False
         self._uri = ""
+        self._upstream: Upstream | None = None
         self._ended = False
 
     # -- its beginning --------------------------------------------------------------------------
@@ -246,7 +286,8 @@ class Child:
         parent, house = self.hosting.node, self.hosting.house
         self._branch = branch = Branch(house.link, self.scope)
         try:
-            settings = self._settings()
+            options = parse(self.birth.argv)
+            settings = self._settings(options)
             self.grace_s = settings.kill_grace_s
             self._uri = f"local://{self._folder}/local-{transport.rank}"
             self.node = node = Node(
@@ -262,6 +303,7 @@ class Child:
                 leave=self._left,
                 say=lambda text: house.say(f"{self.path}: {text}"),
                 program=self.program,
+                ensemble=self._ensemble(options, transport.rank),
             )
             self._door = house.door(node, self._folder)
         except (FluxError, OSError, UsageError, configuration.ConfigError) as error:
@@ -275,10 +317,16 @@ class Child:
         if transport.rank:
             self._tell(pid=os.getpid())
 
-    def _settings(self) -> Settings:
+    def _ensemble(self, options: StartOptions, rank: int) -> tuple[Upstream, str] | None:
+        """For rank 0 of an instance that works for an ensemble: the parent's services, a token."""
+        if not options.ensemble or rank:
+            return None
+        self._upstream = Upstream(self.hosting.node, self.scope)
+        return self._upstream, options.ensemble
+
+    def _settings(self, options: StartOptions) -> Settings:
         """What the parent has, what the job says, and what the broker's options say."""
         parent = self.hosting.node.settings
-        options = parse(self.birth.argv)
         config = configuration.merged(_inherited(parent.config), configuration.load(options.conf))
         if self.birth.graph is not None:
             path = os.path.join(self._folder, "graph.json")
@@ -411,6 +459,8 @@ class Child:
             node.broker.transport.close()
         if self._branch is not None:
             self._branch.close()
+        if self._upstream is not None:
+            self._upstream.close()
         self.scope.close()
         if self._folder:
             house.remove(self._folder)

@@ -78,6 +78,8 @@ def _say(text: str) -> None:
 
 
 def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
+    if options.ensemble:
+        raise StartError("start: --ensemble is only for instances that an ensemble makes")
     config = configuration.load(options.conf)
     configuration.check(config)
     command = options.command

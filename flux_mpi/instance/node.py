@@ -30,6 +30,7 @@ from flux_mpi.shell.env import SURROUNDINGS, scrub_job
 from flux_mpi.shell.service import ExecService
 
 if TYPE_CHECKING:
+    from flux_mpi.ensemble.world import Caller
     from flux_mpi.instance.hosting import Hosting
     from flux_mpi.instance.root import Root
     from flux_mpi.shell.link import Link
@@ -96,7 +97,11 @@ class Node:
         leave: Callable[[int, bool], object],
         say: Callable[[str], object] = lambda text: None,
         program: Program | None = None,
+        ensemble: tuple[Caller, str] | None = None,
     ) -> None:
+        """``ensemble``: for rank 0 of an instance that was started for an ensemble of its parent,
+        the parent's services and the token that it was started with."""
+        self.ensemble = ensemble
         self.reactor = reactor
         self.settings = settings
         self.resources = resources
@@ -342,6 +347,8 @@ class Node:
         if self.settings.command:
             self.broker.log(INFO, "broker", f"running {' '.join(self.settings.command)}")
         self.program.start(self.life.program_ended)
+        if self.root is not None and self.ensemble is not None:
+            self.root.ensembles.start()
 
     def stop_program(self, now: bool) -> None:
         """End the initial program."""

@@ -890,6 +890,20 @@ class Manager:
                 entry.append(f"{exception['type']}: {note}" if note else exception["type"])
         return entry
 
+    def timed_entry(self, jobs: JobArray, k: int) -> list[Any]:
+        """The same with what an exception says, or None, and the seconds that it ran."""
+        entry = self.done_entry(jobs, k)
+        if len(entry) == 2:
+            entry.append(None)
+        row = jobs.row(k)
+        if entry[1] == NO_STATUS or row == NO_ROW:
+            entry.append(None)
+        else:
+            ledger = self.store.ledger
+            began = ledger.t_start[row] or ledger.t_alloc[row]
+            entry.append(max(0.0, ledger.t_finish[row] - began))
+        return entry
+
 
 def _shown(jobid: int) -> str:
     return fluid.encode(jobid) if 0 <= jobid <= fluid.MAX_FLUID else str(jobid)

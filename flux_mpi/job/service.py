@@ -358,7 +358,8 @@ class JobService:
 
     def wait_all(self, request: Request) -> None:
         _streaming(request)
-        ids = _body(request).get("ids")
+        body = _body(request)
+        ids = body.get("ids")
         store = self.manager.store
         segments: list[tuple[JobArray, int, int]] = []
         if ids is None:
@@ -372,7 +373,7 @@ class JobService:
                     known = sum(hi - lo for _, lo, hi in found)
                     self.manager.find(fluid.nth(first, known))  # raises ENOENT naming it
                 segments += found
-        self.manager.waits.wait_all(request, segments)
+        self.manager.waits.wait_all(request, segments, bool(body.get("times")))
         self._waiting(request)
 
     def _waiting(self, request: Request) -> None:

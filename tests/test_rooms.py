@@ -38,13 +38,13 @@ ROOMS: dict[str, set[str]] = {
 """Each room with those it builds on; it may use what they build on as well."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    "formats": {"mnemonicode", "yaml"},
+    "formats": {"mnemonicode", "tomli", "yaml"},
     "message": {"msgpack"},
     "overlay": {"msgpack"},
     "resource": {"numpy"},
     "sched": {"numpy", "numba"},
     "job": {"numpy"},
-    "instance": {"mpi4py", "tomli"},
+    "instance": {"mpi4py"},
     "client": {"msgpack"},
     "sim": {"numpy"},
 }

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-
-def _tomllib() -> Any:
-    """The TOML reader; loaded by who is given configuration, not by every rank that is not."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be read; the text names the file or key."""
+from flux_mpi.formats import configtext
+from flux_mpi.formats.configtext import ConfigError as ConfigError
 
 
 def load(words: Sequence[str]) -> dict[str, Any]:
@@ -28,54 +17,26 @@ def load(words: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for word in words:
         key, eq, value = word.partition("=")
-        if eq and "/" not in key:
-            _set(config, key.strip(), _value(value))
-        else:
-            _merge(config, _file(word), "")
+        try:
+            if eq and "/" not in key:
+                configtext.set_key(config, key.strip(), configtext.value(value))
+            else:
+                configtext.merge(config, _file(word))
+        except ConfigError as error:
+            raise ConfigError(f"--conf: {error}") from None
     return config
 
 
 def _file(path: str) -> dict[str, Any]:
-    tomllib = _tomllib()
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            text = file.read()
     except OSError as error:
-        raise ConfigError(f"--conf: {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--conf: {path}: not TOML: {error}") from None
-
-
-def _value(text: str) -> Any:
-    tomllib = _tomllib()
+        raise ConfigError(f"{path}: {error.strerror}") from None
     try:
-        read = tomllib.loads(f"v = {text}")
-    except tomllib.TOMLDecodeError:
-        return text  # `--conf queue.policy=easy` without the quotes that TOML wants
-    return read["v"] if len(read) == 1 else text  # more than one line is no value
-
-
-def _set(config: dict[str, Any], key: str, value: Any) -> None:
-    *tables, last = key.split(".")
-    if not all(tables) or not last:
-        raise ConfigError(f"--conf: {key!r} is no key: names joined by dots are required")
-    for name in tables:
-        below = config.setdefault(name, {})
-        if not isinstance(below, dict):
-            raise ConfigError(f"--conf: {key}: {name} is set to a value already, not a table")
-        config = below
-    config[last] = value
-
-
-def _merge(into: dict[str, Any], new: dict[str, Any], path: str) -> None:
-    for key, value in new.items():
-        if isinstance(value, dict):
-            below = into.setdefault(key, {})
-            if not isinstance(below, dict):
-                raise ConfigError(f"--conf: {path}{key} is both a value and a table")
-            _merge(below, value, f"{path}{key}.")
-        else:
-            into[key] = value
+        return configtext.parse_toml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def get(config: dict[str, Any], key: str, default: Any) -> Any:

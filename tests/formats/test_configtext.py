@@ -60,5 +60,5 @@ def test_keys_and_tables() -> None:
         configtext.set_key(config, "a.b.c", 1)
     with pytest.raises(ConfigError, match=r"a\.b is both a value and a table"):
         configtext.merge(config, {"a": {"b": {"c": 1}}})
-    with pytest.raises(ConfigError, match="'a..b' is no key"):
+    with pytest.raises(ConfigError, match=r"'a\.\.b' is no key"):
         configtext.set_key(config, "a..b", 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def read(stream: bytes, cuts: list[int]) -> list[bytes | tuple[int, int]]:
     decoder = Decoder()
     items: list[bytes | tuple[int, int]] = []
     places = sorted({0, *(cut % (len(stream) + 1) for cut in cuts), len(stream)})
-    for start, end in zip(places, places[1:]):
+    for start, end in pairwise(places):
         items += decoder.feed(stream[start:end])
     return joined(items)
 

@@ -57,8 +57,9 @@ EXCEPTIONS: dict[str, set[str]] = {
     "shell/link.py": {"reactor"},
     # The one place besides instance/ that speaks MPI.
     "overlay/mpi.py": {"mpi4py"},
-    # "flux-mpi start" is a command like the others, and the door to the instance.
-    "cli/main.py": {"instance"},
+    # "flux-mpi start" is a command like the others, and the door to the instance; "flux-mpi pty"
+    # is what alloc has run on a job's node.
+    "cli/main.py": {"instance", "shell"},
     "cli/start.py": {"instance"},
     # "flux-mpi resource-query" is no client: it matches by itself, without an instance.
     "cli/rq_session.py": {"resource", "sched"},
@@ -208,6 +209,8 @@ STANDARD_ONLY = [
     "shell/followers.py",
     "shell/wire.py",
     "shell/standin.py",
+    "shell/ptyhost.py",
+    "formats/ptystream.py",
     "shell/system.py",
     "resource/discovery.py",
 ]

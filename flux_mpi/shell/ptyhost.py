@@ -92,7 +92,7 @@ def _end_like(status: int) -> int:
 
 
 def host(
-    argv: Sequence[str], columns: int = 0, rows: int = 0, stdin: int = 0, stdout: int = 1
+    argv: list[str], columns: int = 0, rows: int = 0, stdin: int = 0, stdout: int = 1
 ) -> int:
     """Run ``argv`` on a new terminal until it ends; its wait status.
 
@@ -112,7 +112,7 @@ def resize(fd: int, columns: int, rows: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def _become(argv: Sequence[str], slave: int) -> None:
+def _become(argv: list[str], slave: int) -> None:
     """In the child: lead a session on the terminal, and run. Does not return."""
     try:
         os.setsid()
@@ -263,8 +263,10 @@ class _Host:
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Nobody sees the terminal any more: the kernel tells the program with SIGHUP."""
+        """Nobody sees the terminal any more: the program hears so, and what runs in front."""
         if not self._hung_up:
+            # The kernel tells the leader of the session only.
+            self._signal(signal.SIGHUP)
             self._hung_up = True
             self._typed.clear()
             self._shown.clear()

@@ -103,6 +103,18 @@ def gone(pid: int) -> bool:
         return True
 
 
+def session_of(leader: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(pid)) == leader and not gone(int(pid)):
+                found.append(int(pid))
+        except ProcessLookupError:
+            continue
+    return found
+
+
 def until(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + LIMIT_S
     while not condition():
@@ -291,14 +303,18 @@ def test_a_shell_reads_commands_from_a_pipe_and_ends_with_it(far: Callable[..., 
 def test_when_nobody_reads_any_more_the_terminal_is_hung_up(
     far: Callable[..., Far], tmp_path: Path
 ) -> None:
-    one = far(
-        "sh", "-c", f'trap "echo hup > {tmp_path}/hup; exit 0" HUP; echo ready; sleep 1000 & wait'
+    script = (
+        f'echo $$ > {tmp_path}/pid; trap "echo hup > {tmp_path}/hup; exit 0" HUP; '
+        "sleep 1000 & echo ready; wait"
     )
+    one = far("sh", "-c", script)
     one.see(b"ready")
+    session = int((tmp_path / "pid").read_text())
     assert one.process.stdout is not None
     one.process.stdout.close()
     assert one.process.wait(LIMIT_S) == 0
     assert (tmp_path / "hup").read_text() == "hup\n"
+    assert until(lambda: not session_of(session))
 
 
 def test_a_program_may_close_its_terminal_and_open_it_again(far: Callable[..., Far]) -> None:

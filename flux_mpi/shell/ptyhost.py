@@ -91,9 +91,7 @@ def _end_like(status: int) -> int:
     return 128 + signum
 
 
-def host(
-    argv: list[str], columns: int = 0, rows: int = 0, stdin: int = 0, stdout: int = 1
-) -> int:
+def host(argv: list[str], columns: int = 0, rows: int = 0, stdin: int = 0, stdout: int = 1) -> int:
     """Run ``argv`` on a new terminal until it ends; its wait status.
 
     Handles signals meanwhile, so it must be called in the main thread. Raises OSError when there

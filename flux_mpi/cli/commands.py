@@ -29,6 +29,8 @@ SECTIONS = (
             ("run", "Run a job, show its output, and exit with its status"),
             ("submit", "Submit a job, or an array of jobs, and print its id"),
             ("bulksubmit", "Submit a job for each input, as xargs or GNU parallel do"),
+            ("alloc", "Start an instance of one's own and work in it"),
+            ("batch", "Submit a script that runs in an instance of its own"),
         ),
     ),
     (

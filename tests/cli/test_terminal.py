@@ -11,9 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,16 +19,12 @@ import pytest
 from flux_mpi.cli.terminal import Terminal, is_terminal
 from flux_mpi.formats.ptystream import window_size
 from flux_mpi.shell.ptyhost import resize
+from tests.cli.farjob import CLIENT, JOB_TEXT, SCRIPT, Job, Near
+from tests.cli.farjob import attach as attach
+from tests.cli.farjob import job as job
 from tests.client.fakebroker import FakeBroker, Request
-from tests.shell.farterminal import LIMIT_S, Far, until
-from tests.shell.farterminal import far as near
-
-__all__ = ["near"]
-
-JOB = 1 << 24
-JOB_TEXT = "ƒ2UzHM"
-CLIENT = f"{sys.executable} -m flux_mpi job attach {JOB_TEXT}"
-
+from tests.shell.farterminal import LIMIT_S, until
+from tests.shell.farterminal import far as far
 
 # -- a terminal by itself --------------------------------------------------------------------------
 
@@ -93,144 +87,6 @@ def test_what_is_a_terminal(pair: tuple[int, int]) -> None:
 
 
 # -- two terminals with a broker between them ------------------------------------------------------
-
-
-class Job:
-    """A job on a far terminal, as a broker shows it to who attaches."""
-
-    def __init__(self, broker: FakeBroker) -> None:
-        self.broker = broker
-        self.program: Far | None = None
-        self.stdin: list[bytes] = []
-        self.cancelled = threading.Event()
-        self._logs: list[Request] = []
-        broker.handlers.update(
-            {
-                "job-info.lookup": self._lookup,
-                "job-info.eventlog-watch": self._watch,
-                "exec.output": self._output,
-                "exec.stdin": self._stdin,
-                "exec.ack": lambda request: None,
-                "job-manager.raise": self._raise,
-                "job-manager.kill": self._kill,
-            }
-        )
-
-    def start(self, *words: str) -> None:
-        self.program = Far(*words)
-        for log in self._logs:
-            self._started(log)
-
-    def close(self) -> None:
-        if self.program is not None:
-            self.program.close()
-
-    def _lookup(self, request: Request) -> None:
-        if request.payload["keys"] == ["R"]:
-            request.respond({"R": {"execution": {"R_lite": [{"rank": "0"}]}}})
-            return
-        options = {"pty": {"interactive": 1}, "input": {"stdin": {"type": "service"}}}
-        system = {"shell": {"options": options}}
-        request.respond({"jobspec": {"attributes": {"system": system}}})
-
-    def _watch(self, request: Request) -> None:
-        events = [{"timestamp": 1.0, "name": "submit"}]
-        request.respond({"events": events})
-        self._logs.append(request)
-        if self.program is not None:
-            self._started(request)
-
-    def _started(self, log: Request) -> None:
-        events = [{"timestamp": 1.5 + n, "name": name} for n, name in enumerate(("alloc", "start"))]
-        log.respond({"events": events})
-
-    def _output(self, request: Request) -> None:
-        threading.Thread(target=self._pump, args=(request,), daemon=True).start()
-
-    def _pump(self, request: Request) -> None:
-        assert self.program is not None
-        process = self.program.process
-        assert process.stdout is not None
-        while data := os.read(process.stdout.fileno(), 65536):
-            request.respond({"entries": [[2.0, 1, 0, data]]})
-        code = process.wait(LIMIT_S)
-        status = -code if code < 0 else code << 8
-        for log in self._logs:
-            event = {"timestamp": 3.0, "name": "finish", "context": {"status": status}}
-            log.respond({"events": [event]})
-        request.end()
-
-    def _stdin(self, request: Request) -> None:
-        assert self.program is not None
-        data = request.payload["data"]
-        self.stdin.append(data)
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self.program.type(data)
-            if request.payload["eof"]:
-                self.program.end()
-        request.respond({})
-
-    def _raise(self, request: Request) -> None:
-        self.cancelled.set()
-        request.respond({"errors": {}})
-
-    def _kill(self, request: Request) -> None:
-        assert self.program is not None
-        self.program.process.send_signal(request.payload["signum"])
-        request.respond({})
-
-
-@pytest.fixture
-def job(broker: FakeBroker) -> Iterator[Job]:
-    found = Job(broker)
-    yield found
-    found.close()
-
-
-# It tells the settings before and after the client, and the client's pid and status.
-SCRIPT = f"""
-trap : INT
-echo "<$(stty -g)>"
-sh -c 'echo $$ > client; exec {CLIENT}'
-echo "status=$?" "<$(stty -g)>"
-"""
-
-
-class Near:
-    """The client on a terminal of its own."""
-
-    def __init__(self, far: Callable[..., Far], folder: Path, script: str = SCRIPT) -> None:
-        self.screen = far("--size=100x30", "sh", "-c", f"cd {folder} || exit; {script}")
-        self.folder = folder
-        self.settings = self._settings()
-
-    def _settings(self) -> bytes:
-        self.screen.see(b"<")
-        return self.screen.see(b">")
-
-    @property
-    def pid(self) -> int:
-        path = self.folder / "client"
-        assert until(lambda: path.exists() and path.read_text().endswith("\n"))
-        return int(path.read_text())
-
-    def type(self, data: bytes) -> None:
-        self.screen.type(data)
-
-    def see(self, wanted: bytes) -> bytes:
-        return self.screen.see(wanted)
-
-    def ended(self) -> int:
-        """The client's exit status; its terminal must be as it was."""
-        self.screen.see(b"status=")
-        status = int(self.screen.see(b" "))
-        assert self._settings() == self.settings
-        return status
-
-
-@pytest.fixture
-def attach(near: Callable[..., Far], tmp_path: Path) -> Callable[..., Near]:
-    return lambda *words: Near(near, tmp_path, *words)
 
 
 def test_a_shell_far_away(job: Job, attach: Callable[..., Near]) -> None:

@@ -224,7 +224,8 @@ class BrokerServices:
             raise ServiceError(
                 errno.EINVAL, f"rank: {rank!r} is not allowed, 0-{self.broker.size - 1} is"
             )
-        request.respond(self.membership.describe(rank))
+        transport = self.broker.attrs.get("transport", "unknown")
+        request.respond({**self.membership.describe(rank), "transport": transport})
 
     def overlay_errors(self, request: Request) -> None:
         assert self.membership is not None

@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flux_mpi.formats import configtext
 from flux_mpi.formats.configtext import ConfigError as ConfigError
 
+# The keys of tables that only we read. What else may be in a site's file for Flux is left alone.
+_KEYS: dict[str, frozenset[str]] = {
+    "broker": frozenset(
+        ("join-timeout", "cleanup-timeout", "shutdown-timeout", "kill-grace", "max-frame")
+    ),
+    "overlay": frozenset(("doorbell", "timeout", "max-communicators")),
+    "exec": frozenset(
+        (
+            "kill-timeout", "max-kill-count", "term-signal", "kill-signal", "barrier-timeout",
+            "imp", "job-shell", "method", "service", "service-override", "testexec",
+            "sdexec-properties", "sdexec-constrain-resources", "sdexec-stop-timer-sec",
+            "sdexec-stop-timer-signal",
+        )
+    ),
+    "tbon": frozenset(
+        (
+            "fanout", "topo", "torpid_min", "torpid_max", "tcp_user_timeout", "connect_timeout",
+            "interface-hint", "child_rcvhwm", "zmqdebug", "zmq_io_threads", "prefertcp",
+        )
+    ),
+}  # fmt: skip
+_TABLES = frozenset(
+    (
+        *_KEYS, "policy", "queues", "resource", "sched",
+        # Flux's own, flux-config(5).
+        "access", "archive", "bootstrap", "content", "heartbeat", "ingest", "job-manager", "kvs",
+        "systemd",
+    )
+)  # fmt: skip
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse tables and keys that nobody reads: they are most likely mistyped.
+
+    Tables of schedulers (``sched-…``) are theirs to check. Raises ConfigError naming the key.
+    """
+    for name, table in config.items():
+        if name not in _TABLES and not name.startswith("sched-"):
+            raise ConfigError(f"--conf: {name}: unknown table{_like(name, _TABLES)}")
+        if name not in _KEYS:
+            continue
+        if not isinstance(table, dict):
+            raise ConfigError(f"--conf: {name}: a table is required, found {table!r:.60}")
+        for key in table:
+            if key not in _KEYS[name]:
+                raise ConfigError(f"--conf: {name}.{key}: unknown key{_like(key, _KEYS[name])}")
+
+
+def _like(word: str, known: Iterable[str]) -> str:
+    """What is known, the likely ones alone if there are any."""
+    import difflib
+
+    names = sorted(known)
+    return f", known: {', '.join(difflib.get_close_matches(word, names) or names)}"
+
 
 def load(words: Sequence[str]) -> dict[str, Any]:
-    """Merge ``words``: each is a TOML file, or ``a.b.c=VALUE`` with a TOML value (or bare text).
+    """Merge ``words``: each is a TOML or JSON file, or ``a.b.c=VALUE`` with a TOML value or text.
 
     Later words win. Raises ConfigError.
     """
@@ -27,14 +82,26 @@ def load(words: Sequence[str]) -> dict[str, Any]:
     return config
 
 
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with what ``over`` says put over it; neither is changed. Raises ConfigError."""
+    found: dict[str, Any] = {}
+    configtext.merge(found, base)
+    try:
+        configtext.merge(found, over)
+    except ConfigError as error:
+        raise ConfigError(f"--conf: {error}") from None
+    return found
+
+
 def _file(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             text = file.read()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    read = configtext.parse_json if path.endswith(".json") else configtext.parse_toml
     try:
-        return configtext.parse_toml(text)
+        return read(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

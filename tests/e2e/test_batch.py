@@ -19,6 +19,7 @@ from tests.shell.farterminal import Far
 from tests.shell.farterminal import far as far
 
 LIMIT_S = 60.0
+HERE = f"ssh://{os.uname().nodename}/"
 
 WHERE = """#!/bin/sh
 echo level=$(flux-mpi getattr instance-level)
@@ -36,6 +37,12 @@ def script(folder: Path, text: str, name: str = "job.sh") -> str:
 
 def finished(flux: Instance, text: str) -> flux_mpi.client.jobs.JobResult:
     return flux_mpi.wait(text.strip(), LIMIT_S, handle=flux.handle)
+
+
+def ready(flux: Instance, job: Any) -> str:
+    """The URI of a job's instance, once that is ready, for who is on this host."""
+    uri = flux_mpi.child_uri(str(job), LIMIT_S, handle=flux.handle)
+    return uri.replace(HERE, "local:///")
 
 
 def output(flux: Instance, job: str) -> str:
@@ -60,7 +67,10 @@ def test_whole_nodes_are_a_broker_each(flux: Instance) -> None:
 
 
 def test_jobs_of_the_script_run_in_it(flux: Instance) -> None:
-    text = "#!/bin/sh\nflux-mpi run -n4 sh -c 'echo task $FLUX_TASK_RANK'\nflux-mpi jobs -ano '{name}'\n"
+    text = (
+        "#!/bin/sh\nflux-mpi run -n4 sh -c 'echo task $FLUX_TASK_RANK'\n"
+        "flux-mpi jobs -ano '{name}'\n"
+    )
     job = flux.out("batch", "-n4", script(flux.folder, text))
     assert finished(flux, job).success
     assert sorted(output(flux, job).splitlines()) == ["sh", *(f"task {n}" for n in range(4))]
@@ -122,14 +132,14 @@ def test_configuration_and_files_arrive(flux: Instance) -> None:
         "with flux_mpi.Handle() as handle: print(json.dumps(handle.call('config.get')))\n"
     )
     job = flux.out(
-        "batch", "-n1", "--conf=x.y=1", "--add-file=in.txt=a\nb", script(flux.folder, text)
+        "batch", "-n1", "--conf=tbon.fanout=3", "--add-file=in.txt=a\nb", script(flux.folder, text)
     )
     assert finished(flux, job).success, output(flux, job)
     first, second, config = output(flux, job).splitlines()
     assert (first, second) == ("a", "b")
     found = json.loads(config)
     assert found["sched"]["queue-policy"] == "easy"
-    assert found["x"] == {"y": 1}
+    assert found["tbon"] == {"fanout": 3}
 
 
 def test_input_from_a_file(flux: Instance) -> None:
@@ -238,8 +248,7 @@ def test_in_the_background(flux: Instance, wait_until: Callable[..., Any]) -> No
     assert whats == [
         "waiting for resources", "resources allocated", "waiting for instance", "ready",
     ]  # fmt: skip
-    uri = flux_mpi.child_uri(job, LIMIT_S, handle=flux.handle)
-    env: dict[str, str | None] = {"FLUX_URI": uri}
+    env: dict[str, str | None] = {"FLUX_URI": ready(flux, job)}
     assert flux.out("getattr", "instance-level", env=env) == "1"
     assert flux.out("run", "-n2", "echo", "x", env=env) == "x\nx"
     flux("shutdown", env=env)
@@ -270,7 +279,7 @@ def test_more_than_there_is_in_the_background(flux: Instance) -> None:
 
 def test_children_from_python(flux: Instance) -> None:
     job = flux_mpi.batch(None, nslots=2, handle=flux.handle, env=flux.env)
-    with flux_mpi.Handle(flux_mpi.child_uri(job, LIMIT_S, handle=flux.handle)) as child:
+    with flux_mpi.Handle(ready(flux, job)) as child:
         assert child.attr_get("instance-level") == "1"
         inner = flux_mpi.submit(["true"], handle=child, count=10)
         assert all(result.success for result in flux_mpi.wait_all(inner, handle=child))

@@ -75,15 +75,17 @@ def run(args: Arguments) -> int:
 def _program(words: list[str], terminal: Terminal | None) -> list[str]:
     """The initial program: the command or a shell, on a terminal of its own if we have one."""
     shell = os.environ.get("SHELL") or "/bin/sh"
-    if not words:
+    interactive = not words
+    if interactive:
         words = [shell]
     if terminal is None:
         return words
-    if len(words) == 1 and " " in words[0] and not os.access(words[0], os.X_OK):
+    if not interactive and len(words) == 1 and " " in words[0] and not os.access(words[0], os.X_OK):
         # One word with spaces in it is a line for the shell, as with "flux-mpi start".
         words = [shell, "-c", words[0]]
     columns, rows = terminal.size()
-    return ["flux-mpi", "pty", f"--size={columns}x{rows}", "--", *words]
+    how = [f"--size={columns}x{rows}", *(["--hangup"] if interactive else [])]
+    return ["flux-mpi", "pty", *how, "--", *words]
 
 
 def _background(handle: Handle, job: int, args: Arguments) -> int:
@@ -96,6 +98,7 @@ def _background(handle: Handle, job: int, args: Arguments) -> int:
 
     text = Ids()(job)
     t0 = 0.0
+    waiting: list[bool] = []
 
     def tell(when: float, what: str) -> None:
         if args.verbose:
@@ -106,7 +109,8 @@ def _background(handle: Handle, job: int, args: Arguments) -> int:
         t0 = t0 or found["timestamp"]
         if found["name"] == "alloc":
             tell(found["timestamp"] - t0, "resources allocated")
-        elif found["name"] == "start":
+        elif found["name"] in ("start", "memo") and not waiting:
+            waiting.append(True)
             tell(found["timestamp"] - t0, "waiting for instance")
 
     tell(0.0, "waiting for resources")

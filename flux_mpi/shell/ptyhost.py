@@ -19,6 +19,7 @@ import signal
 import struct
 import sys
 import termios
+import time
 
 from flux_mpi.formats.ptystream import Decoder
 
@@ -26,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-USAGE = "usage: flux-mpi pty [--size=COLUMNSxROWS] COMMAND [ARGS...]"
+USAGE = "usage: flux-mpi pty [--size=COLUMNSxROWS] [--hangup] COMMAND [ARGS...]"
 EXIT_USAGE, EXIT_CANNOT_RUN, EXIT_NOT_FOUND = 2, 126, 127
 
 CHUNK = 4096
@@ -46,16 +47,22 @@ PASSED_ON = (
 )
 FOREGROUND_ONLY = (signal.SIGINT, signal.SIGQUIT)
 """As when typed: a shell that waits for a command does not end with it."""
+HANGUP_S = 0.5
+"""How long a shell may take to end after SIGHUP before its terminal is taken away."""
 
 
 def main(words: Sequence[str]) -> int:
     """Run ``flux-mpi pty WORDS``; the exit status. Ends by the signal that ended the program."""
     columns = rows = 0
+    hangup = False
     rest = list(words)
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word == "--":
             break
+        if word == "--hangup":
+            hangup = True
+            continue
         width, x, height = word.removeprefix("--size=").partition("x")
         if not (word.startswith("--size=") and x and _is_size(width) and _is_size(height)):
             sys.stderr.write(f"flux-mpi pty: invalid option {word!r}\n{USAGE}\n")
@@ -65,7 +72,7 @@ def main(words: Sequence[str]) -> int:
         sys.stderr.write(f"flux-mpi pty: the command is missing\n{USAGE}\n")
         return EXIT_USAGE
     try:
-        status = host(rest, columns, rows)
+        status = host(rest, columns, rows, hangup=hangup)
     except OSError as error:
         sys.stderr.write(f"flux-mpi pty: cannot make a terminal: {error.strerror}\n")
         return EXIT_CANNOT_RUN
@@ -91,9 +98,19 @@ def _end_like(status: int) -> int:
     return 128 + signum
 
 
-def host(argv: list[str], columns: int = 0, rows: int = 0, stdin: int = 0, stdout: int = 1) -> int:
+def host(
+    argv: list[str],
+    columns: int = 0,
+    rows: int = 0,
+    stdin: int = 0,
+    stdout: int = 1,
+    *,
+    hangup: bool = False,
+) -> int:
     """Run ``argv`` on a new terminal until it ends; its wait status.
 
+    With ``hangup`` it is an interactive shell, which ignores SIGTERM: it gets SIGHUP instead, and
+    soon afterwards it has no terminal any more.
     Handles signals meanwhile, so it must be called in the main thread. Raises OSError when there
     is no terminal or process to be had.
     """
@@ -102,7 +119,7 @@ def host(argv: list[str], columns: int = 0, rows: int = 0, stdin: int = 0, stdou
     child = os.fork()
     if child == 0:
         _become(argv, slave)
-    return _Host(child, master, slave, stdin, stdout).run()
+    return _Host(child, master, slave, stdin, stdout, hangup).run()
 
 
 def resize(fd: int, columns: int, rows: int) -> None:
@@ -136,7 +153,9 @@ class _Host:
     nor a slow reader of it an interrupt that was typed.
     """
 
-    def __init__(self, child: int, master: int, slave: int, stdin: int, stdout: int) -> None:
+    def __init__(
+        self, child: int, master: int, slave: int, stdin: int, stdout: int, hangup: bool
+    ) -> None:
         self.child = child
         self.master = master
         # Kept open: a program may close its terminal and open it again.
@@ -147,8 +166,10 @@ class _Host:
         self._shown = bytearray()
         self._last_typed = b""
         self._decoder = Decoder()
+        self._hangup = hangup
+        self._hangup_at: float | None = None
         self._input_open = True
-        self._hung_up = False
+        self._reader_gone = False
         os.set_blocking(master, False)
 
     def run(self) -> int:
@@ -178,13 +199,13 @@ class _Host:
                 if fd == wakeup:
                     for signum in os.read(wakeup, 512):
                         self._signal(signum)
-                elif self._hung_up:
-                    break
                 elif fd == self.stdout:
                     if events & (select.POLLERR | select.POLLNVAL):
-                        self._hang_up()
+                        self._lose_reader()
                     else:
                         self._write_shown()
+                elif self.master < 0:
+                    break  # it was closed just now
                 elif fd == self.stdin:
                     self._read_typed()
                 else:
@@ -192,18 +213,23 @@ class _Host:
                         self._write_typed()
                     if events & (select.POLLIN | select.POLLERR | select.POLLHUP):
                         self._read_shown()
+            if self._hangup_at is not None and time.monotonic() >= self._hangup_at:
+                self._close_terminal()
 
     def _poll(self, wakeup: int) -> list[tuple[int, int]]:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
-        if not self._hung_up:
+        if self.master >= 0:
             terminal = 0 if len(self._shown) >= SHOWN_MOST else select.POLLIN
             poll.register(self.master, terminal | (select.POLLOUT if self._typed else 0))
             if self._input_open and len(self._typed) < TYPED_MOST:
                 poll.register(self.stdin, select.POLLIN)
+        if not self._reader_gone:
             # Without output, to hear when nobody reads it any more.
             poll.register(self.stdout, select.POLLOUT if self._shown else 0)
-        return poll.poll()
+        if self._hangup_at is None:
+            return poll.poll()
+        return poll.poll(max(0.0, self._hangup_at - time.monotonic()) * 1000 + 1)
 
     # -- towards the program ----------------------------------------------------------------------
 
@@ -258,34 +284,42 @@ class _Host:
         except BlockingIOError:
             return
         except OSError:
-            self._hang_up()
+            self._lose_reader()
 
-    def _hang_up(self) -> None:
+    def _lose_reader(self) -> None:
         """Nobody sees the terminal any more: the program hears so, and what runs in front."""
-        if not self._hung_up:
-            # The kernel tells the leader of the session only.
-            self._signal(signal.SIGHUP)
-            self._hung_up = True
-            self._typed.clear()
-            self._shown.clear()
-            os.close(self.slave)
-            os.close(self.master)
-            self.slave = self.master = -1
+        # The kernel tells the leader of the session only.
+        self._signal(signal.SIGHUP)
+        self._reader_gone = True
+        self._shown.clear()
+        self._close_terminal()
+
+    def _close_terminal(self) -> None:
+        """Hang up. Who still uses the terminal reads its end, and cannot write. Idempotent."""
+        self._hangup_at = None
+        self._typed.clear()
+        if self.master < 0:
+            return
+        if not self._reader_gone:
+            while len(self._shown) < SHOWN_MOST and self._read_shown():
+                pass
+        os.close(self.slave)
+        os.close(self.master)
+        self.slave = self.master = -1
 
     def _drain(self) -> None:
         """The program has ended: write what is left, wherever it still is."""
-        if self._hung_up:
-            return
-        os.close(self.slave)
-        self.slave = -1
-        while True:
-            more = self._read_shown()
-            while self._shown and not self._hung_up:
+        if self.slave >= 0:
+            os.close(self.slave)
+            self.slave = -1
+        while not self._reader_gone:
+            more = self.master >= 0 and self._read_shown()
+            while self._shown:
                 poll = select.poll()
                 poll.register(self.stdout, select.POLLOUT)
                 poll.poll()
                 self._write_shown()
-            if not more or self._hung_up:
+            if not more:
                 return
 
     # -- signals ----------------------------------------------------------------------------------
@@ -293,16 +327,24 @@ class _Host:
     def _signal(self, signum: int) -> None:
         if signum not in PASSED_ON:
             return
-        groups = {self.child}
         try:
-            foreground = os.tcgetpgrp(self.master) if not self._hung_up else 0
+            foreground = os.tcgetpgrp(self.master) if self.master >= 0 else 0
         except OSError:
             foreground = 0
-        if foreground > 1:
-            groups = {foreground} if signum in FOREGROUND_ONLY else {self.child, foreground}
-        for group in groups:
+        targets = {self.child: signum}
+        if self._hangup and signum in (signal.SIGTERM, signal.SIGHUP):
+            # Not both to the shell: one of two signals at once may get lost in its line editing,
+            # as now and then does the only one.
+            targets[self.child] = signal.SIGHUP
+            if self._hangup_at is None:
+                self._hangup_at = time.monotonic() + HANGUP_S
+        if foreground > 1 and foreground != self.child:
+            if signum in FOREGROUND_ONLY:
+                targets.clear()
+            targets[foreground] = signum
+        for group, what in targets.items():
             try:
-                os.killpg(group, signum)
+                os.killpg(group, what)
             except (ProcessLookupError, PermissionError):
                 continue  # it has just ended, or become somebody else's
 

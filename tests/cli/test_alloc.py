@@ -101,7 +101,8 @@ def test_a_shell(far: Callable[..., Far]) -> None:
     spec = json.loads(text)
     assert status == 0
     assert spec["tasks"][0]["command"] == [
-        "flux-mpi", "broker", "flux-mpi", "pty", "--size=91x17", "--", "/bin/xsh",
+        "flux-mpi", "broker", "flux-mpi", "pty", "--size=91x17", "--hangup", "--",
+        "/bin/xsh",
     ]  # fmt: skip
     options = spec["attributes"]["system"]["shell"]["options"]
     assert options["pty"] == {"interactive": 1}

@@ -135,7 +135,7 @@ def test_before_the_job_starts_the_terminal_is_the_users(
 
 
 def test_detaching_leaves_the_job_alone(job: Job, attach: Callable[..., Near]) -> None:
-    job.start("sh", "-c", "echo ready; sleep 1000")
+    job.start("sh", "-c", "echo ready; exec sleep 987")
     one = attach()
     one.see(b"ready")
     one.type(b"\x1c")
@@ -165,7 +165,7 @@ def test_a_job_that_a_signal_ends(job: Job, attach: Callable[..., Near]) -> None
 def test_the_terminal_is_given_back_when_the_broker_dies(
     job: Job, attach: Callable[..., Near]
 ) -> None:
-    job.start("sh", "-c", "echo ready; sleep 1000")
+    job.start("sh", "-c", "echo ready; exec sleep 987")
     one = attach()
     one.see(b"ready")
     job.broker.drop()
@@ -176,7 +176,7 @@ def test_the_terminal_is_given_back_when_the_broker_dies(
 def test_the_terminal_is_given_back_to_who_kills_the_client(
     job: Job, attach: Callable[..., Near]
 ) -> None:
-    job.start("sh", "-c", "echo ready; sleep 1000")
+    job.start("sh", "-c", "echo ready; exec sleep 987")
     one = attach()
     one.see(b"ready")
     os.kill(one.pid, signal.SIGQUIT)

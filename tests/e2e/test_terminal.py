@@ -106,7 +106,7 @@ def test_the_job_ends_and_the_terminal_is_given_back(
     flux: Instance, shell: Any, tmp_path: Path, how: str
 ) -> None:
     job, one = shell("bash", "--norc", "--noprofile", "-i")
-    one.type(b"echo re''ady; sleep 1000\r")
+    one.type(b"sh -c 'echo re\"\"ady; exec sleep 987'\r")
     one.see(b"ready")
     if how == "cancel":
         flux_mpi.cancel(job, "enough", handle=flux.handle)

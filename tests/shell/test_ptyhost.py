@@ -128,20 +128,39 @@ def test_signals_are_passed_on(far: Callable[..., Far], signum: int) -> None:
     assert status == 9
 
 
-def test_when_it_is_killed_the_session_is_hung_up(far: Callable[..., Far], tmp_path: Path) -> None:
-    # An interactive shell with a job in front and one behind: all of it must go.
-    one = far("bash", "--norc", "--noprofile", "-i")
-    one.type(f"sleep 1000 & echo $! > {tmp_path}/behind\r".encode())
-    one.type(f"sh -c 'echo $$ > {tmp_path}/front; echo rea''dy; sleep 1000'\r".encode())
+def test_a_shell_that_does_not_hear_it_loses_its_terminal(far: Callable[..., Far]) -> None:
+    one = far("--hangup", "sh", "-c", "trap '' HUP TERM; echo ready; read x; exit 6")
     one.see(b"ready\r\n")
-    pids = [int((tmp_path / name).read_text()) for name in ("behind", "front")]
+    one.process.terminate()
+    assert one.rest() == (b"", 6)
+
+
+@pytest.mark.parametrize("waits", ["for a command", "for what is typed"])
+def test_a_shell_is_hung_up_when_it_is_to_end(far: Callable[..., Far], waits: str) -> None:
+    # bash -i ignores SIGTERM.
+    one = far("--hangup", "bash", "--norc", "--noprofile", "-i")
+    command = "exec sleep 987" if waits == "for a command" else "exit"
+    # Said by the command itself: a shell that is just starting one knows nothing of it.
+    one.type(f"sh -c 'echo re\"\"ady; {command}'\r".encode())
+    one.see(b"ready\r\n")
+    if waits == "for what is typed":
+        one.see(b"$ ")
+    one.process.terminate()
+    assert one.rest()[1] == -signal.SIGHUP
+
+
+def test_when_it_is_killed_the_session_is_hung_up(far: Callable[..., Far], tmp_path: Path) -> None:
+    one = far("bash", "--norc", "--noprofile", "-i")
+    one.type(f"sh -c 'echo $PPID $$ > {tmp_path}/pids; echo rea\"\"dy; exec sleep 987'\r".encode())
+    one.see(b"ready\r\n")
+    pids = list(map(int, (tmp_path / "pids").read_text().split()))
     assert not any(map(gone, pids))
     one.process.kill()
     assert until(lambda: all(map(gone, pids)))
 
 
 def test_a_process_left_behind_does_not_keep_it(far: Callable[..., Far], tmp_path: Path) -> None:
-    one = far("sh", "-c", f'(trap "" HUP; exec sleep 1000) & echo $! > {tmp_path}/pid; echo done')
+    one = far("sh", "-c", f'(trap "" HUP; exec sleep 987) & echo $! > {tmp_path}/pid; echo done')
     shown, status = one.rest()
     pid = int((tmp_path / "pid").read_text())
     try:
@@ -169,7 +188,7 @@ def test_an_interrupt_gets_past_output_that_nobody_reads(far: Callable[..., Far]
 
 
 def test_input_that_nobody_reads_does_not_keep_output_back(far: Callable[..., Far]) -> None:
-    one = far("sh", "-c", "stty raw -echo; echo ready; sleep 0.5; echo late; sleep 1000")
+    one = far("sh", "-c", "stty raw -echo; echo ready; sleep 0.5; echo late; exec sleep 987")
     one.see(b"ready")
     one.type(b"x" * 60_000)
     one.see(b"late")
@@ -197,7 +216,7 @@ def test_when_nobody_reads_any_more_the_terminal_is_hung_up(
 ) -> None:
     script = (
         f'echo $$ > {tmp_path}/pid; trap "echo hup > {tmp_path}/hup; exit 0" HUP; '
-        "sleep 1000 & echo ready; wait"
+        "sh -c 'echo ready; exec sleep 987' & wait"
     )
     one = far("sh", "-c", script)
     one.see(b"ready")

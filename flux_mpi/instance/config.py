@@ -40,13 +40,16 @@ _TABLES = frozenset(
 
 
 def check(config: dict[str, Any]) -> None:
-    """Refuse tables and keys that nobody reads: they are most likely mistyped.
+    """Refuse keys that nobody reads, and tables that are known by another name.
 
-    Tables of schedulers (``sched-…``) are theirs to check. Raises ConfigError naming the key.
+    A table that resembles none of ours may be a plug-in's, or for programs that ask with
+    ``config.get``. Raises ConfigError naming the key.
     """
     for name, table in config.items():
         if name not in _TABLES and not name.startswith("sched-"):
-            raise ConfigError(f"--conf: {name}: unknown table{_like(name, _TABLES)}")
+            similar = _like(name, _TABLES, anything=False)
+            if similar:
+                raise ConfigError(f"--conf: {name}: unknown table{similar}")
         if name not in _KEYS:
             continue
         if not isinstance(table, dict):
@@ -56,12 +59,15 @@ def check(config: dict[str, Any]) -> None:
                 raise ConfigError(f"--conf: {name}.{key}: unknown key{_like(key, _KEYS[name])}")
 
 
-def _like(word: str, known: Iterable[str]) -> str:
-    """What is known, the likely ones alone if there are any."""
+def _like(word: str, known: Iterable[str], *, anything: bool = True) -> str:
+    """Which known names ``word`` resembles; if none: all of them, or ``anything`` is enough."""
     import difflib
 
     names = sorted(known)
-    return f", known: {', '.join(difflib.get_close_matches(word, names) or names)}"
+    close = difflib.get_close_matches(word, names, cutoff=0.75)
+    if not close and not anything:
+        return ""
+    return f", known: {', '.join(close or names)}"
 
 
 def load(words: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ than some messages. It is gone completely once its job has ended.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -38,8 +39,6 @@ from flux_mpi.shell.link import Link
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
 """Signals that end an instance in good order; others are for its program."""
-NOT_INHERITED = ("resource",)
-"""Tables of the configuration that speak of the parent's own resources."""
 
 
 class Door(Protocol):
@@ -279,8 +278,12 @@ class Child:
         """What the parent has, what the job says, and what the broker's options say."""
         parent = self.hosting.node.settings
         options = parse(self.birth.argv)
-        config = {key: value for key, value in parent.config.items() if key not in NOT_INHERITED}
-        config = configuration.merged(config, configuration.load(options.conf))
+        config = configuration.merged(_inherited(parent.config), configuration.load(options.conf))
+        if self.birth.graph is not None:
+            path = os.path.join(self._folder, "graph.json")
+            with open(path, "x", encoding="utf-8") as file:
+                json.dump(self.birth.graph, file)
+            config = configuration.merged({"resource": {"graph": path}}, config)
         configuration.check(config)
         self.program = _Program(self, options.command)
         return settings_of_child(
@@ -297,6 +300,7 @@ class Child:
         environ["FLUX_JOB_ID"] = fluid.encode(self.birth.jobid)
         environ["FLUX_JOB_ID_PATH"] = self.path
         environ["FLUX_URI"] = self.hosting.node.uri
+        environ["FLUX_KVS_NAMESPACE"] = f"job-{self.birth.jobid}"
         return environ
 
     # -- its program ----------------------------------------------------------------------------
@@ -410,6 +414,17 @@ class Child:
         if self._folder:
             house.remove(self._folder)
         self.hosting.children.pop(self.birth.jobid, None)
+
+
+def _inherited(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a parent's configuration its children get: all but what its own resources are."""
+    found = {name: table for name, table in config.items() if name != "resource"}
+    fluxion = found.get("sched-fluxion-resource")
+    if isinstance(fluxion, dict):
+        found["sched-fluxion-resource"] = {
+            key: value for key, value in fluxion.items() if not key.startswith("load-")
+        }
+    return found
 
 
 def settings_of_child(

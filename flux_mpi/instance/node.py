@@ -223,6 +223,8 @@ class Node:
             broker.attrs.define("jobid", environ["FLUX_JOB_ID"])
             if environ.get("FLUX_URI"):
                 broker.attrs.define("parent-uri", environ["FLUX_URI"])
+            if environ.get("FLUX_KVS_NAMESPACE"):
+                broker.attrs.define("parent-kvs-namespace", environ["FLUX_KVS_NAMESPACE"])
         for name, text in settings.attributes.items():
             broker.attrs.set(name, text)  # refuses what is not the user's to say
         broker.ring.resize(int(broker.attrs.get("log-ring-size")))

@@ -113,6 +113,8 @@ class Birth(NamedTuple):
     gpus: str
     expiration: float
     """Unix time at which the job is ended; 0 = never."""
+    graph: dict[str, Any] | None
+    """Its resources as JGF, if there is more to them than cores and GPUs of ranks."""
     env: dict[bytes, bytes]
     """The environment of the job, for its initial program."""
     cwd: str
@@ -302,6 +304,7 @@ class Agent:
                 cores,
                 gpus,
                 float(more.get("expiration") or 0.0),
+                more.get("graph"),
                 {**plan.env, **(plan.variables(member) if plan.env_tags else {})},
                 expand(runs.cwd, 0),
             )

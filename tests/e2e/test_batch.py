@@ -210,7 +210,7 @@ def test_a_command(flux: Instance) -> None:
 
 
 def test_a_command_reads_what_alloc_is_given(flux: Instance) -> None:
-    text = "".join(f"line {n}\n" for n in range(20_000))
+    text = "".join(f"line {n}\n" for n in range(200_000))
     assert flux("alloc", "-N2", "cat", stdin=text).stdout == text
 
 

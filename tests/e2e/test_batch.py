@@ -233,6 +233,22 @@ def test_working_in_it(flux: Instance, far: Callable[..., Far]) -> None:
     assert (flux.folder / "after").read_text() == (flux.folder / "before").read_text()
 
 
+def test_cancelling_a_shell_gives_the_terminal_back(
+    flux: Instance, far: Callable[..., Far]
+) -> None:
+    command = "stty -g > before; flux-mpi alloc -n1; echo status=$?; stty -g > after"
+    env = {**flux.env, "SHELL": "/bin/bash", "PS1": "$ "}
+    one = far("sh", "-c", f"cd {flux.folder}; {command}", env=env)
+    one.type(b"echo $FLUX_JOB_TMPDIR re''ady\r")
+    one.see(b" ready\r\n")
+    flux("cancel", "-m", "enough", "--all")
+    one.see(b"type=cancel severity=0 enough\r\n")
+    one.see(b"status=")
+    assert int(one.see(b"\r\n")) > 128
+    assert one.rest()[1] == 0
+    assert (flux.folder / "after").read_text() == (flux.folder / "before").read_text()
+
+
 def test_two_interrupts_cancel_it(flux: Instance) -> None:
     process = flux.popen("alloc", "-n1", "sh", "-c", "echo ready; exec sleep 987")
     assert process.stdout is not None

@@ -199,8 +199,8 @@ def batch(
 
     ``program`` is the text of a script (it begins with ``#!``), the path of one (a
     ``pathlib.Path``), the words of a command, or None: then the instance stays until it is shut
-    down or cancelled. ``args`` follow it. What there is in its temporary directory besides,
-    ``files`` says: contents by name. The resources are those of ``child_jobspec``; ``how`` is
+    down or cancelled. ``args`` follow it; ``{{tmpdir}}/NAME`` in them names one of ``files``,
+    contents by name, which are beside the script. The resources are those of ``child_jobspec``; ``how`` is
     ``time_limit``, ``cwd``, ``env``, ``output``, ``error``, ``input``, ``name``, ``options`` and
     ``attributes`` as in ``submit``. Raises JobspecError, ScriptError, OSError and FluxError.
     """

@@ -333,8 +333,6 @@ class Agent:
         nested, plan = job.nested, self._plans[job.key]
         words = [encode(word) for word in argv]
         cwd, *rest = nested.operands
-        if job.tmpdir:  # where the files of its jobspec are
-            delta = {**delta, b"FLUX_JOB_TMPDIR": encode(job.tmpdir)}
         self._command(job, 0, plan, words, delta, cwd, *rest)
         for ranks, data, eof, done in nested.early:
             self.stdin(jobid, ranks, data, eof, done)

@@ -125,7 +125,7 @@ def test_an_interpreter_that_is_not_there(flux: Instance) -> None:
 def test_configuration_and_files_arrive(flux: Instance) -> None:
     text = (
         '#!/bin/sh\n# flux: --conf="""\n# flux: [sched]\n# flux: queue-policy = "easy"\n'
-        '# flux: """\ncat $FLUX_JOB_TMPDIR/in.txt\nexec python3 get.py\n'
+        '# flux: """\ncat "$1"\nexec python3 get.py\n'
     )
     (flux.folder / "get.py").write_text(
         "import flux_mpi, json\n"
@@ -239,8 +239,8 @@ def test_cancelling_a_shell_gives_the_terminal_back(
     command = "stty -g > before; flux-mpi alloc -n1; echo status=$?; stty -g > after"
     env = {**flux.env, "SHELL": "/bin/bash", "PS1": "$ "}
     one = far("sh", "-c", f"cd {flux.folder}; {command}", env=env)
-    one.type(b"echo $FLUX_JOB_TMPDIR re''ady\r")
-    one.see(b" ready\r\n")
+    one.type(b"echo level $(flux-mpi getattr instance-level) re''ady\r")
+    one.see(b"level 1 ready\r\n")
     flux("cancel", "-m", "enough", "--all")
     one.see(b"type=cancel severity=0 enough\r\n")
     one.see(b"status=")
@@ -310,7 +310,7 @@ def test_children_from_python(flux: Instance) -> None:
 
 def test_a_script_from_python(flux: Instance) -> None:
     job = flux_mpi.batch(
-        "#!/bin/sh\necho $1; cat $FLUX_JOB_TMPDIR/data\n",
+        "#!/bin/sh\necho $1; cat $(dirname $0)/data\n",
         ["arg"],
         files={"data": b"content\n"},
         handle=flux.handle,

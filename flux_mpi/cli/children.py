@@ -57,8 +57,8 @@ CHILD: tuple[Option, ...] = (
         "--add-file",
         metavar="[NAME[:PERMS]=]ARG",
         convert=_file,
-        help="Put a file, a path or NAME and several lines, where the command and its arguments may "
-        "call it {{tmpdir}}/NAME.",
+        help="Take a file along (a path, or NAME and several lines): the command and its arguments "
+        "may call it {{tmpdir}}/NAME.",
     ),
 )
 

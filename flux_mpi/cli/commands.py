@@ -12,6 +12,9 @@ SECTIONS = (
         (
             ("start", "Start an instance and run a command or a shell in it"),
             ("uptime", "Say how long the instance has been running"),
+            ("uri", "Print the URI of an instance: of a job, of the one around this, of a process"),
+            ("proxy", "Run a command, or a shell, that talks to another instance"),
+            ("top", "Watch an instance and its jobs, and go down into those that are instances"),
             ("overlay", "Show the tree of brokers and their health"),
             ("getattr", "Print a broker attribute"),
             ("setattr", "Set a broker attribute"),
@@ -42,7 +45,7 @@ SECTIONS = (
             ("watch", "Show the output of jobs as it appears"),
             ("pgrep", "Find jobs by name"),
             ("pkill", "Cancel jobs by name"),
-            ("pstree", "Show jobs as a tree"),
+            ("pstree", "Show jobs as a tree, down through the hierarchy"),
             ("queue", "Show and control the queues"),
         ),
     ),

@@ -199,10 +199,11 @@ def batch(
 
     ``program`` is the text of a script (it begins with ``#!``), the path of one (a
     ``pathlib.Path``), the words of a command, or None: then the instance stays until it is shut
-    down or cancelled. ``args`` follow it; ``{{tmpdir}}/NAME`` in them names one of ``files``,
-    contents by name, which are beside the script. The resources are those of ``child_jobspec``; ``how`` is
-    ``time_limit``, ``cwd``, ``env``, ``output``, ``error``, ``input``, ``name``, ``options`` and
-    ``attributes`` as in ``submit``. Raises JobspecError, ScriptError, OSError and FluxError.
+    down or cancelled. ``args`` follow it. ``files``, contents by name, are beside the script;
+    ``{{tmpdir}}/NAME`` in ``args`` is the path of one. The resources are those of
+    ``child_jobspec``; ``how`` is ``time_limit``, ``cwd``, ``env``, ``output``, ``error``,
+    ``input``, ``name``, ``options`` and ``attributes`` as in ``submit``. Raises JobspecError,
+    ScriptError, OSError and FluxError.
     """
     script: str | None = None
     words = [str(word) for word in args]

@@ -205,10 +205,11 @@ class Handle:
 
     ``uri`` is ``local://PATH``; by default it comes from ``FLUX_URI``. Use it in a ``with`` block,
     or call ``close()``. Raises FluxError saying what is wrong when there is no instance, the
-    socket is stale, or it belongs to somebody else.
+    socket is stale, or it belongs to somebody else; EAGAIN when nobody takes the connection for
+    ``patience_s`` seconds.
     """
 
-    def __init__(self, uri: str | None = None) -> None:
+    def __init__(self, uri: str | None = None, *, patience_s: float = HELLO_TIMEOUT_S) -> None:
         self.uri = instance_uri(uri)
         self.closed = False
         self._failure: FluxError | None = None
@@ -221,7 +222,7 @@ class Handle:
         self._followers: list[Any] = []
         self._heard = False
         self._backlog: list[Message] = []
-        self._socket = _connect(self.uri)
+        self._socket = _connect(self.uri, patience_s)
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
         try:
@@ -759,11 +760,15 @@ def _error_text(payload: bytes | None) -> str:
     return text if isinstance(text, str) else str(text)
 
 
-def _connect(uri: str) -> _socket.socket:
+def _connect(uri: str, patience_s: float = HELLO_TIMEOUT_S) -> _socket.socket:
     """The connected socket. Raises FluxError that says what is wrong with ``uri``."""
     path = socket_path(uri)
     channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
+        # Bounds how long to wait in the queue of a broker that takes no clients; not a time-out of
+        # Python's, with which there would be no waiting at all. Nothing is sent by blocking calls.
+        limit = struct.pack("ll", int(patience_s), int(patience_s % 1 * 1e6))
+        channel.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
         channel.connect(path)
         _, peer_uid, _ = struct.unpack(
             "iii", channel.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)

@@ -456,6 +456,22 @@ def kill(job: int | str, signum: int = 15, *, handle: Handle | None = None) -> N
         connection.call("job-manager.kill", {"id": fluid.parse(job), "signum": signum})
 
 
+def memo(
+    job: int | str,
+    values: Mapping[str, Any],
+    *,
+    volatile: bool = False,
+    handle: Handle | None = None,
+) -> None:
+    """Notes values on a job, shown as ``annotations.user`` (RFC 21); None removes a key.
+
+    Volatile ones are not in its event log. Raises FluxError: ENOENT, EPERM, EINVAL when inactive.
+    """
+    with _Borrowed(handle) as connection:
+        request = {"id": fluid.parse(job), "memo": dict(values), "volatile": volatile}
+        connection.call("job-manager.memo", request)
+
+
 def lookup(job: int | str, *keys: str, handle: Handle | None = None, **how: Any) -> dict[str, Any]:
     """``job-info.lookup``: ``jobspec``, ``R``, ``eventlog``… by key."""
     with _Borrowed(handle) as connection:

@@ -43,6 +43,9 @@ LAUNCHER_NAMES = frozenset(
 KEPT_PREFIXES = ("OMPI_MCA_", "PRTE_MCA_", "OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT")
 """Settings of the user's that look like a launcher's: Open MPI jobs as root need the last two."""
 
+SURROUNDINGS = ("FLUX_ENCLOSING_ID", "FLUX_PARENT_URI")
+"""What tells a program in which job of which other instance its own instance is."""
+
 JOB_NAMES = frozenset(
     {
         "FLUX_JOB_ID",
@@ -53,6 +56,7 @@ JOB_NAMES = frozenset(
         "FLUX_TASK_RANK",
         "FLUX_TASK_LOCAL_ID",
         "FLUX_KVS_NAMESPACE",
+        *SURROUNDINGS,
     }
 )
 """What a job's tasks get; whoever is not a task of this instance must not inherit them."""

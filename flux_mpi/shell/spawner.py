@@ -57,6 +57,7 @@ SWEEP_S = 0.5
 """From the end of a job to the search for daemons it left; also the least time between two."""
 
 JOB_ID = b"FLUX_JOB_ID"
+ENCLOSING_ID = b"FLUX_ENCLOSING_ID"
 
 
 class Task:
@@ -608,7 +609,8 @@ class Spawner:
             group = self.system.group_of(pid)
             if group in self._by_pid or group in self._leftover:
                 continue
-            job = self.system.variable(pid, JOB_ID)
+            # What an instance ran beside its jobs has only the id of the job that the instance was.
+            job = self.system.variable(pid, JOB_ID) or self.system.variable(pid, ENCLOSING_ID)
             if job is None or job == self._own_job or job in self._jobs:
                 continue
             self.system.kill(pid, signal.SIGTERM)

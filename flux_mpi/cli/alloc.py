@@ -98,7 +98,6 @@ def _background(handle: Handle, job: int, args: Arguments) -> int:
 
     text = Ids()(job)
     t0 = 0.0
-    waiting: list[bool] = []
 
     def tell(when: float, what: str) -> None:
         if args.verbose:
@@ -109,8 +108,7 @@ def _background(handle: Handle, job: int, args: Arguments) -> int:
         t0 = t0 or found["timestamp"]
         if found["name"] == "alloc":
             tell(found["timestamp"] - t0, "resources allocated")
-        elif found["name"] in ("start", "memo") and not waiting:
-            waiting.append(True)
+        elif found["name"] == "memo" and "uri" in (found.get("context") or {}):
             tell(found["timestamp"] - t0, "waiting for instance")
 
     tell(0.0, "waiting for resources")

@@ -45,9 +45,6 @@ SCRIPT_MODE, FILE_MODE = 0o100700, 0o100600
 FILE_LIMIT = 8 << 20
 """Bytes of a script or of another file: all of them travel, and are kept, with the jobspec."""
 
-POLL_S = 0.05
-"""How often a job that runs is looked at until its instance is ready."""
-
 _NAMES = {
     "cores_per_task": "cores_per_slot",
     "gpus_per_task": "gpus_per_slot",
@@ -244,7 +241,7 @@ def batch(
 
 
 def child_uri(job: int | str, timeout: float | None = None, *, handle: Handle | None = None) -> str:
-    """The URI of a job's instance, once that is ready for jobs.
+    """The URI of a job's instance, once that is ready for jobs and has said so in a memo.
 
     Raises FluxError(ECHILD) when the job ends before, and TimeoutError after ``timeout`` seconds.
     """
@@ -263,22 +260,17 @@ def wait_ready(
 
     text = fluid.encode(job)
     deadline = None if timeout is None else time.monotonic() + timeout
-    started = False
     why = ""
     stream = handle.rpc("job-info.eventlog-watch", {"id": job, "path": "eventlog"}, streaming=True)
     try:
         while True:
-            # Its URI comes with an event or without: then somebody has to look.
-            wait = POLL_S if started else None
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"{text}: its instance is not ready after {timeout:g} s")
-                wait = left if wait is None else min(wait, left)
             try:
-                events = stream.get(wait)["events"]
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                events = stream.get(left)["events"]
             except TimeoutError:
-                events = []
+                raise TimeoutError(
+                    f"{text}: its instance is not ready after {timeout:g} s"
+                ) from None
             except FluxError as error:
                 if error.errno != errno.ENODATA:
                     raise
@@ -290,30 +282,12 @@ def wait_ready(
                 name = event["name"]
                 if name == "memo" and context.get("uri"):
                     return str(context["uri"])
-                if name == "start":
-                    started = True
-                elif name == "exception" and context.get("severity") == 0:
+                if name == "exception" and context.get("severity") == 0:
                     why = f"{context.get('type')}: {context.get('note') or 'no reason given'}"
                 elif name in ("finish", "clean"):
                     raise _ended(text, why)
-            if started:
-                found = _posted(handle, job)
-                if found:
-                    return found
     finally:
         stream.cancel()
-
-
-def _posted(handle: Handle, job: int) -> str:
-    """``annotations.user.uri`` of a job, or nothing."""
-    request = {"max_entries": 1, "states": 127, "results": 0, "ids": [job]}
-    answer = handle.rpc("job-list.list", {**request, "attrs": ["annotations"]}, streaming=True)
-    found = ""
-    for chunk in answer:
-        for record in chunk["jobs"]:
-            user = (record.get("annotations") or {}).get("user") or {}
-            found = str(user.get("uri") or "")
-    return found
 
 
 def _ended(text: str, why: str) -> FluxError:

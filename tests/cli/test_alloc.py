@@ -234,9 +234,6 @@ def event(at: float, name: str, **context: Any) -> dict[str, Any]:
 @pytest.fixture
 def background(broker: FakeBroker) -> FakeBroker:
     broker.handlers["job-ingest.submit"] = {"arrays": [[JOB, 1]]}
-    broker.handlers["job-list.list"] = streaming(
-        {"jobs": [{"id": JOB, "annotations": {"user": {"uri": "local:///x"}}}]}
-    )
     broker.handlers["job-info.lookup"] = {"R": {"execution": {"R_lite": []}}}
     return broker
 
@@ -244,7 +241,7 @@ def background(broker: FakeBroker) -> FakeBroker:
 def test_the_id_once_it_is_ready(background: FakeBroker) -> None:
     def watch(request: Request) -> None:
         request.respond({"events": [event(1.0, "submit"), event(1.5, "alloc")]})
-        request.respond({"events": [event(1.75, "start")]})
+        request.respond({"events": [event(1.75, "memo", uri="ssh://here/x")]})
 
     background.handlers["job-info.eventlog-watch"] = watch
     ran = Ran("--bg", "-v", "-n2")
@@ -263,7 +260,6 @@ def test_the_id_once_it_is_ready(background: FakeBroker) -> None:
 
 def test_an_instance_that_ends_before_it_is_ready(background: FakeBroker) -> None:
     background.handlers["job-info.lookup"] = {"R": {"execution": {"R_lite": [{"rank": "0"}]}}}
-    background.handlers["job-list.list"] = streaming({"jobs": []})
     background.handlers["job-info.eventlog-watch"] = streaming(
         {
             "events": [

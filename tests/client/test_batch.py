@@ -217,17 +217,10 @@ class Log:
         self.request: Request | None = None
         self._broker = broker
         broker.handlers["job-info.eventlog-watch"] = self._watch
-        self.annotations: dict[str, Any] = {}
-        broker.handlers["job-list.list"] = self._list
 
     def _watch(self, request: Request) -> None:
         self.request = request
         self.say(event("submit"))
-
-    def _list(self, request: Request) -> None:
-        assert request.payload["ids"] == [JOB]
-        request.respond({"jobs": [{"id": JOB, "annotations": self.annotations}]})
-        request.end()
 
     def say(self, *events: dict[str, Any]) -> None:
         self._broker.wait_for(lambda: self.request is not None)
@@ -250,19 +243,6 @@ def test_ready_when_the_memo_says_so(broker: FakeBroker) -> None:
     assert seen == ["submit", "alloc", "memo", "start", "memo"]
 
 
-def test_ready_when_an_annotation_says_so(broker: FakeBroker) -> None:
-    log = Log(broker)
-
-    def goes_on() -> None:
-        log.say(event("alloc"), event("start"))
-        broker.wait_for(lambda: broker.topics().count("job-list.list") >= 3)
-        log.annotations = {"user": {"uri": "local:///y"}}
-
-    threading.Thread(target=goes_on).start()
-    assert flux_mpi.child_uri("ƒ2UzHM", 30.0) == "local:///y"
-    broker.wait_for(lambda: any(message.topic == "cancel" for message in broker.controls))
-
-
 @pytest.mark.parametrize(
     "events",
     [
@@ -272,7 +252,6 @@ def test_ready_when_an_annotation_says_so(broker: FakeBroker) -> None:
 )
 def test_a_job_that_ends_first(broker: FakeBroker, events: list[dict[str, Any]]) -> None:
     broker.handlers["job-info.eventlog-watch"] = streaming({"events": events})
-    broker.handlers["job-list.list"] = streaming({"jobs": []})
     with pytest.raises(FluxError, match="ƒ2UzHM: ended before its instance was ready") as caught:
         flux_mpi.child_uri(JOB)
     assert caught.value.errno == errno.ECHILD

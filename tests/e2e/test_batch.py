@@ -19,7 +19,6 @@ from tests.shell.farterminal import Far
 from tests.shell.farterminal import far as far
 
 LIMIT_S = 60.0
-HERE = f"ssh://{os.uname().nodename}/"
 
 WHERE = """#!/bin/sh
 echo level=$(flux-mpi getattr instance-level)
@@ -40,9 +39,8 @@ def finished(flux: Instance, text: str) -> flux_mpi.client.jobs.JobResult:
 
 
 def ready(flux: Instance, job: Any) -> str:
-    """The URI of a job's instance, once that is ready, for who is on this host."""
-    uri = flux_mpi.child_uri(str(job), LIMIT_S, handle=flux.handle)
-    return uri.replace(HERE, "local:///")
+    """The URI of a job's instance, once that is ready."""
+    return flux_mpi.child_uri(str(job), LIMIT_S, handle=flux.handle)
 
 
 def output(flux: Instance, job: str) -> str:
@@ -137,6 +135,7 @@ def test_configuration_and_files_arrive(flux: Instance) -> None:
         "--conf=tbon.fanout=3",
         "--add-file=in.txt=a\nb\n",
         script(flux.folder, text),
+        "{{tmpdir}}/in.txt",
     )
     assert finished(flux, job).success, output(flux, job)
     first, second, config = output(flux, job).splitlines()

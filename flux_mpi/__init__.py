@@ -14,6 +14,8 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux_mpi.client.aio import AsyncHandle as AsyncHandle
+    from flux_mpi.client.batch import batch as batch
+    from flux_mpi.client.batch import child_uri as child_uri
     from flux_mpi.client.executor import FluxExecutor as FluxExecutor
     from flux_mpi.client.executor import JobException as JobException
     from flux_mpi.client.groups import GroupChange as GroupChange
@@ -46,7 +48,9 @@ _HOME = {
     "Jobspec": "flux_mpi.formats.jobspec",
     "TreeResult": "flux_mpi.client.tree",
     "Workers": "flux_mpi.client.workers",
+    "batch": "flux_mpi.client.batch",
     "cancel": "flux_mpi.client.jobs",
+    "child_uri": "flux_mpi.client.batch",
     "jobs": "flux_mpi.client.jobs",
     "kill": "flux_mpi.client.jobs",
     "result": "flux_mpi.client.jobs",

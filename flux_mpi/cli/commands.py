@@ -33,6 +33,8 @@ SECTIONS = (
             ("submit", "Submit a job, or an array of jobs, and print its id"),
             ("bulksubmit", "Submit a job for each input, as xargs or GNU parallel do"),
             ("tree", "Run a command for many members, over a hierarchy of instances"),
+            ("alloc", "Start an instance of one's own and work in it"),
+            ("batch", "Submit a script that runs in an instance of its own"),
         ),
     ),
     (

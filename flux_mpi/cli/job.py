@@ -44,12 +44,13 @@ NO_LIMIT = 0xFFFFFFFF
 
 def attach(args: Arguments) -> int:
     job = parse_id(args.operands[0])
-    from flux_mpi.cli.attaching import Session, has_input
+    from flux_mpi.cli.attaching import Session, has_input, terminal_for
 
     with connect() as handle:
         session = Session(
             handle,
             job,
+            terminal=None if args.read_only else terminal_for(handle, job),
             label=args.label_io,
             unbuffered=args.unbuffered,
             show_events=args.show_events or args.verbose > 1,

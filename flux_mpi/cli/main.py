@@ -29,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from flux_mpi.instance.start import main as start
 
         return start(words[1:])
+    if name == "pty":
+        # Not for people: "flux-mpi alloc" has it run on the far side.
+        from flux_mpi.shell.ptyhost import main as pty
+
+        return pty(words[1:])
     try:
         status = _run(name, words[1:])
         sys.stdout.flush()

@@ -36,7 +36,7 @@ from flux_mpi.reactor.scope import Scope
 from flux_mpi.shell import rundir
 from flux_mpi.shell.agent import Birth
 from flux_mpi.shell.branch import Branch
-from flux_mpi.shell.env import encode
+from flux_mpi.shell.env import encode, path_with_us
 from flux_mpi.shell.link import Link
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
@@ -350,6 +350,7 @@ class Child:
         environ["FLUX_JOB_ID_PATH"] = self.path
         environ["FLUX_URI"] = self.hosting.node.uri
         environ["FLUX_KVS_NAMESPACE"] = f"job-{self.birth.jobid}"
+        environ["PATH"] = path_with_us(environ.get("PATH"))
         return environ
 
     # -- its program ----------------------------------------------------------------------------
@@ -360,7 +361,10 @@ class Child:
         memo = {"uri": remote_uri(self._uri, node.resources.hostname)}
         self._tell(memo, pid=0 if command else os.getpid())
         if command:
+            own = self.node
+            assert own is not None
             delta = {
+                b"PATH": encode(own.settings.environ["PATH"]),
                 b"FLUX_URI": encode(self._uri),
                 b"FLUX_PARENT_URI": encode(node.uri),
                 b"FLUX_ENCLOSING_ID": encode(fluid.encode(self.birth.jobid)),

@@ -31,6 +31,7 @@ from flux_mpi.reactor.epoll import EpollReactor
 from flux_mpi.resource.discovery import discover
 from flux_mpi.resource.division import RankResources, claim, divide
 from flux_mpi.shell import rundir
+from flux_mpi.shell.env import path_with_us
 from flux_mpi.shell.link import Link
 
 SOCKET_PATH_LIMIT = 100
@@ -137,11 +138,7 @@ def _fanout(attributes: dict[str, str], default: int) -> int:
 def _own_environment() -> dict[str, str]:
     """The environment for programs: ours, with ``flux-mpi`` to be found on PATH."""
     environ = dict(os.environ)
-    path = environ.get("PATH", os.defpath)
-    if not any(os.access(os.path.join(it, "flux-mpi"), os.X_OK) for it in path.split(os.pathsep)):
-        # Last, so that nothing the user has on PATH changes its meaning.
-        beside = os.path.dirname(sys.executable)
-        environ["PATH"] = f"{path}{os.pathsep}{beside}"
+    environ["PATH"] = path_with_us(environ.get("PATH"))
     return environ
 
 

@@ -578,7 +578,10 @@ class Agent:
             return "the job's tasks read no input (input.stdin.type is not 'service')"
         wanted = None if ranks is None else IDSet.parse(ranks)
         if job.nested is not None and not job.tids:
-            job.nested.early.append((ranks, data, eof, done))
+            if job.nodeid:
+                done()  # its program runs on another rank
+            else:
+                job.nested.early.append((ranks, data, eof, done))
             return None
         waiting: dict[int, int] = {}
         for tid in job.tids:

@@ -7,6 +7,8 @@ aborts or hangs, so none may reach the initial program, a job or a remote comman
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,6 +79,15 @@ def scrub(environ: Mapping[str, str]) -> dict[str, str]:
 def scrub_job(environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` without what launchers set, nor an enclosing job: for an initial program."""
     return {name: value for name, value in scrub(environ).items() if name not in JOB_NAMES}
+
+
+def path_with_us(path: str | None) -> str:
+    """A search path on which ``flux-mpi`` is found: ``path`` (None: the default) if it is there."""
+    path = os.defpath if path is None else path
+    if any(os.access(os.path.join(it, "flux-mpi"), os.X_OK) for it in path.split(os.pathsep)):
+        return path
+    # Last, so that nothing the user has on PATH changes its meaning.
+    return f"{path}{os.pathsep}{os.path.dirname(sys.executable)}"
 
 
 def encode(text: str) -> bytes:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flux_mpi.client.aio import AsyncHandle as AsyncHandle
     from flux_mpi.client.executor import FluxExecutor as FluxExecutor
     from flux_mpi.client.executor import JobException as JobException
+    from flux_mpi.client.groups import GroupChange as GroupChange
     from flux_mpi.client.handle import Handle as Handle
     from flux_mpi.client.jobs import cancel as cancel
     from flux_mpi.client.jobs import jobs as jobs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from flux_mpi.client.jobs import submit as submit
     from flux_mpi.client.jobs import wait as wait
     from flux_mpi.client.jobs import wait_all as wait_all
+    from flux_mpi.client.kvs import KVS as KVS
     from flux_mpi.client.workers import Workers as Workers
     from flux_mpi.formats.jobspec import Jobspec as Jobspec
     from flux_mpi.message.errors import FluxError as FluxError
@@ -34,8 +36,10 @@ _HOME = {
     "AsyncHandle": "flux_mpi.client.aio",
     "FluxError": "flux_mpi.message.errors",
     "FluxExecutor": "flux_mpi.client.executor",
+    "GroupChange": "flux_mpi.client.groups",
     "Handle": "flux_mpi.client.handle",
     "JobException": "flux_mpi.client.executor",
+    "KVS": "flux_mpi.client.kvs",
     "Jobspec": "flux_mpi.formats.jobspec",
     "Workers": "flux_mpi.client.workers",
     "cancel": "flux_mpi.client.jobs",

@@ -55,6 +55,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "resource/service.py": {"broker"},
     "shell/service.py": {"broker"},
     "shell/link.py": {"reactor"},
+    "shell/branch.py": {"reactor"},
     # The one place besides instance/ that speaks MPI.
     "overlay/mpi.py": {"mpi4py"},
     # "flux-mpi start" is a command like the others, and the door to the instance.

@@ -54,6 +54,8 @@ SECTIONS = (
             ("resource-query", "Match requests against a resource graph, without an instance"),
             ("kvs", "Read and write the key-value store"),
             ("event", "Publish and receive events"),
+            ("barrier", "Wait until so many participants are in a barrier"),
+            ("group", "Join and leave groups, and see who is in them"),
         ),
     ),
     (

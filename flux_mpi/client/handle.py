@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from flux_mpi.client.groups import GroupChange
     from flux_mpi.client.kvs import KVS
 
 CHUNK = 1 << 16
@@ -393,6 +394,78 @@ class Handle:
         finally:
             for stream in streams:
                 stream.cancel()
+
+    def parent(self) -> Handle:
+        """A connection to the enclosing instance, of which this one is a job.
+
+        Raises FluxError(ENOENT) when this instance is no job of another.
+        """
+        try:
+            uri = self.attr_get("parent-uri")
+        except FluxError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise FluxError(
+                errno.ENOENT, f"the instance at {self.uri} has no parent: it is no job of another"
+            ) from None
+        return Handle(uri)
+
+    # -- jobs that talk ---------------------------------------------------------------------------
+
+    def barrier(self, name: str, nprocs: int, timeout: float | None = None) -> None:
+        """Waits until ``nprocs`` participants are in the barrier ``name``; all then go on.
+
+        They may be any clients of any rank: tasks of different jobs, threads with a call each.
+        The name is free again at once. ``timeout`` is in seconds.
+
+        Raises FluxError(ECONNABORTED), saying who, in all that are in it when one of them
+        disconnects, gives up or is lost with its broker; FluxError(EINVAL) when others entered
+        with another ``nprocs``; TimeoutError, saying how many have entered, when it takes longer
+        than ``timeout``: that fails it for the others too.
+        """
+        from flux_mpi.client.groups import barrier
+
+        barrier(self, name, nprocs, timeout)
+
+    def join_group(self, name: str, member: str | None = None) -> str:
+        """Makes this connection a member of group ``name`` until it leaves or closes.
+
+        Returns the member's name: ``member``, by default ``JOBID.taskrank`` in a task and
+        ``HOST:PID`` elsewhere. Raises FluxError(EEXIST) when somebody of that name is in it.
+        """
+        if member is None:
+            from flux_mpi.client.groups import own_name
+
+            member = own_name(self.uri)
+        self.call("groups.join", {"name": name, "member": member})
+        return member
+
+    def leave_group(self, name: str, member: str | None = None) -> None:
+        """Ends a membership in group ``name``: that of ``member`` (default as in `join_group`).
+
+        Raises FluxError(ENOENT) when nobody of that name is in it.
+        """
+        if member is None:
+            from flux_mpi.client.groups import own_name
+
+            member = own_name(self.uri)
+        self.call("groups.leave", {"name": name, "member": member})
+
+    def group(self, name: str) -> list[str]:
+        """The members of group ``name``, sorted (tasks of a job by rank); empty: nobody."""
+        members: list[str] = self.call("groups.get", {"name": name})["members"]
+        return members
+
+    def watch_group(self, name: str) -> Iterator[GroupChange]:
+        """The members of group ``name`` now, and after each change: a ``GroupChange`` each.
+
+        Watching has begun when this returns; it ends when the iterator is closed or let go.
+        """
+        from flux_mpi.client.groups import changes
+
+        return changes(self.rpc("groups.get", {"name": name}, streaming=True))
+
+    # -- services of this client ------------------------------------------------------------------
 
     def service(
         self,

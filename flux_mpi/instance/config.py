@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -18,6 +18,68 @@ def _tomllib() -> Any:
 
 class ConfigError(ValueError):
     """A configuration that cannot be read; the text names the file or key."""
+
+
+# The keys of tables that only we read. What else may be in a site's file for Flux is left alone.
+_KEYS: dict[str, frozenset[str]] = {
+    "broker": frozenset(
+        ("join-timeout", "cleanup-timeout", "shutdown-timeout", "kill-grace", "max-frame")
+    ),
+    "overlay": frozenset(("doorbell", "timeout", "max-communicators")),
+    "exec": frozenset(
+        (
+            "kill-timeout", "max-kill-count", "term-signal", "kill-signal", "barrier-timeout",
+            "imp", "job-shell", "method", "service", "service-override", "testexec",
+            "sdexec-properties", "sdexec-constrain-resources", "sdexec-stop-timer-sec",
+            "sdexec-stop-timer-signal",
+        )
+    ),
+    "tbon": frozenset(
+        (
+            "fanout", "topo", "torpid_min", "torpid_max", "tcp_user_timeout", "connect_timeout",
+            "interface-hint", "child_rcvhwm", "zmqdebug", "zmq_io_threads", "prefertcp",
+        )
+    ),
+}  # fmt: skip
+_TABLES = frozenset(
+    (
+        *_KEYS, "policy", "queues", "resource", "sched",
+        # Flux's own, flux-config(5).
+        "access", "archive", "bootstrap", "content", "heartbeat", "ingest", "job-manager", "kvs",
+        "systemd",
+    )
+)  # fmt: skip
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse keys that nobody reads, and tables that are known by another name.
+
+    A table that resembles none of ours may be a plug-in's, or for programs that ask with
+    ``config.get``. Raises ConfigError naming the key.
+    """
+    for name, table in config.items():
+        if name not in _TABLES and not name.startswith("sched-"):
+            similar = _like(name, _TABLES, anything=False)
+            if similar:
+                raise ConfigError(f"--conf: {name}: unknown table{similar}")
+        if name not in _KEYS:
+            continue
+        if not isinstance(table, dict):
+            raise ConfigError(f"--conf: {name}: a table is required, found {table!r:.60}")
+        for key in table:
+            if key not in _KEYS[name]:
+                raise ConfigError(f"--conf: {name}.{key}: unknown key{_like(key, _KEYS[name])}")
+
+
+def _like(word: str, known: Iterable[str], *, anything: bool = True) -> str:
+    """Which known names ``word`` resembles; if none: all of them, or ``anything`` is enough."""
+    import difflib
+
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, cutoff=0.75)
+    if not close and not anything:
+        return ""
+    return f", known: {', '.join(close or names)}"
 
 
 def load(words: Sequence[str]) -> dict[str, Any]:
@@ -35,7 +97,33 @@ def load(words: Sequence[str]) -> dict[str, Any]:
     return config
 
 
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with what ``over`` says put over it; neither is changed. Raises ConfigError."""
+    found = {
+        key: merged(value, {}) if isinstance(value, dict) else value for key, value in base.items()
+    }
+    _merge(found, over, "")
+    return found
+
+
+def _json(path: str) -> dict[str, Any]:
+    import json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except OSError as error:
+        raise ConfigError(f"--conf: {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--conf: {path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--conf: {path}: an object is required, found {found!r:.60}")
+    return found
+
+
 def _file(path: str) -> dict[str, Any]:
+    if path.endswith(".json"):
+        return _json(path)
     tomllib = _tomllib()
     try:
         with open(path, "rb") as file:

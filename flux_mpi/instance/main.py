@@ -17,10 +17,13 @@ from flux_mpi.broker.logring import DEBUG, ERR, INFO, WARNING
 from flux_mpi.instance import config as configuration
 from flux_mpi.instance import enclosing, launcher
 from flux_mpi.instance.deadline import ends_within
+from flux_mpi.instance.hosting import Hosting, House
 from flux_mpi.instance.lifecycle import RUN
 from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
+from flux_mpi.instance.world import World
 from flux_mpi.message.errors import FluxError
+from flux_mpi.overlay.creation import COMMUNICATOR, LOOPBACK
 from flux_mpi.overlay.loopback import single
 from flux_mpi.overlay.transport import Transport
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
@@ -76,6 +79,7 @@ def _say(text: str) -> None:
 
 def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
     config = configuration.load(options.conf)
+    configuration.check(config)
     command = options.command
     if launch.rank == 0 and not command:
         if not os.isatty(0):
@@ -188,6 +192,7 @@ class _Process:
         self.rundir = ""
         self.reactor = EpollReactor()
         self.mpi: Any = None
+        self.communicators: Any = None
         self._status = 1
         self._orderly = False
         self._apart = ""
@@ -220,7 +225,12 @@ class _Process:
             leave=self._leave,
             say=_say,
         )
-        self.reactor.may_spin = node.has_spare_cores
+        node.broker.attrs.define("transport", LOOPBACK if comm is None else COMMUNICATOR)
+        house = House(self.reactor, link, rundir=self.rundir, uid=os.geteuid(), say=_say)
+        house.nodes[node] = None
+        house.world = World(node.broker, transport.hosts, self._maker(comm))
+        hosting = Hosting(house, node, range(transport.size))
+        self.reactor.may_spin = house.has_spare_cores
         door = ClientServer(node.broker, path)
         if around is not None:
             self._join_hierarchy(node, around)
@@ -230,6 +240,7 @@ class _Process:
         try:
             self.reactor.run()
         finally:
+            hosting.close()
             node.exec.close()
             door.close()
             if around is not None:
@@ -298,7 +309,7 @@ class _Process:
             return single(self.reactor, topology.hostname), resources
         from flux_mpi.overlay.mpi import MPITransport
 
-        transport = MPITransport(
+        transport = MPITransport.boot(
             comm,
             self.reactor,
             self.rundir,
@@ -322,6 +333,22 @@ class _Process:
         )
         return transport, resources
 
+    def _maker(self, comm: Any) -> Any:
+        """Who makes the transports of child instances; None: they have one rank each."""
+        if comm is None:
+            return None
+        from flux_mpi.instance.communicators import LIVE_LIMIT, Communicators
+
+        get = configuration.get
+        self.communicators = Communicators(
+            comm,
+            self.reactor,
+            doorbell=get(self.settings.config, "overlay.doorbell", True),
+            lost_after_s=get(self.settings.config, "overlay.timeout", 60.0),
+            limit=get(self.settings.config, "overlay.max-communicators", LIVE_LIMIT),
+        )
+        return self.communicators
+
     def _init_mpi(self) -> Any:
         import mpi4py
 
@@ -333,7 +360,8 @@ class _Process:
             raise StartError(
                 f"MPI cannot be loaded: {error}; install one with: pip install 'flux-mpi[mpich]'"
             ) from None
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        # Communicators of child instances are made in threads of their own.
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
         self.mpi = MPI
         trap = launcher.singleton_trap(self.launch, MPI.COMM_WORLD.Get_size())
         if trap is not None:
@@ -352,13 +380,15 @@ class _Process:
         # Open MPI's are mapped when first used, so not before. Its launcher removes them, if it is
         # not what was killed.
         _unlink_mapped(OPENMPI_SEGMENTS)
-        if not self._orderly or link.lost:
+        assert self.communicators is not None
+        if not self._orderly or link.lost or self.communicators.blocked:
             # Someone is missing: MPI_Finalize would wait for them for ever. Without the supervisor
             # the launcher takes us for dead, and its other ranks with us: it answers no more.
             link.finalize_for_us()
             link.flush()
             return
         transport.close()
+        self.communicators.discard()
         # Before, as MPI ends this process at once when it finds that the launcher is gone.
         self.remove_rundir()
         try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("setattr", "S", "NAME=VALUE", "set a broker attribute (may be repeated)"),
     ("conf", "", "FILE|KEY=VALUE", "read a TOML file, or set one key of it (may be repeated)"),
+    ("config-path", "c", "FILE", "as --conf, by the name it has in Flux"),
     ("fanout", "", "K", "children a broker has in the tree (default 32)"),
     ("cores-per-rank", "", "N", "pretend that every rank has N cores; tasks are not bound"),
     ("gpus-per-rank", "", "N", "pretend that every rank has N GPUs; tasks are not bound"),
@@ -125,7 +126,7 @@ def _apply(options: StartOptions, name: str, value: str) -> None:
         options.verbose += 1
     elif name == "help":
         options.help = True
-    elif name == "conf":
+    elif name in ("conf", "config-path"):
         options.conf.append(value)
     elif name == "statedir":
         options.statedir = value

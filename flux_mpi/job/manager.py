@@ -428,6 +428,11 @@ class Manager:
             then = min(now, max(outcome.time, self._last_time(jobs, k, row)))
             if outcome.kind == "started":
                 self._start(jobs, k, 1, row, then)
+            elif outcome.kind == "memo":
+                try:
+                    self.memo(running.id, outcome.memo, then, self.owner)
+                except ServiceError as error:
+                    raise ValueError(str(error)) from None
             elif outcome.kind == "failed":
                 # The shell has started, only the task has not: that is how Flux logs it.
                 self._start(jobs, k, 1, row, then)
@@ -567,7 +572,8 @@ class Manager:
             self.mocks[row] = _MockBatch(jobs, k, n, row)
             self._at(now + jobs.mock, "mock", row)
             return
-        self.exec.dispatch(jobs, k, row, placements)
+        ends = min(self.expiration, now + jobs.duration if jobs.duration else inf)
+        self.exec.dispatch(jobs, k, row, placements, 0.0 if ends == inf else ends)
         if leasable(jobs) and self.queue.in_order(jobs):
             self.leases.opened(jobs, k, placements, now)
 

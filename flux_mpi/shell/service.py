@@ -9,18 +9,31 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
 from flux_mpi.shell import strays
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.agent import Agent
+from flux_mpi.shell.agent import Agent, Birth
 from flux_mpi.shell.env import scrub_job
 from flux_mpi.shell.link import Link, Process
 from flux_mpi.shell.output import OutputStore, Spool, Watcher
 from flux_mpi.shell.scratch import Scratch
 
 ERR = 3
+
+
+class Nursery(Protocol):
+    """Makes the instances that jobs are, and ends them."""
+
+    def begin(self, birth: Birth) -> None:
+        """Make it; the agent's `instance_up` or `instance_down` is called when it is done."""
+
+    def program_ended(self, jobid: int, status: int) -> None:
+        """Its initial program has ended, with this wait status."""
+
+    def signal(self, jobid: int, signum: int) -> None:
+        """Its job was signalled."""
 
 
 class ExecService:
@@ -63,6 +76,7 @@ class ExecService:
             scratch=Scratch(rundir) if rundir else None,
             surroundings=self._surroundings,
         )
+        self.nursery: Nursery | None = None
         self._watchers: dict[tuple[int, ...], Watcher] = {}
         self._commands: dict[int, _Remote] = {}
         link.take = self.agent.report
@@ -103,6 +117,8 @@ class ExecService:
             agent.release(moved)
         if more:
             self._broker.reactor.call_soon(_nothing)
+        if agent.births or agent.signals or agent.ended:
+            self._nested()
         if agent.commands:
             self._link.extend(agent.commands)
             agent.commands.clear()
@@ -112,6 +128,26 @@ class ExecService:
             self._broker.send("job-exec.report", {"events": events}, rank=0)
             # As a turn-end hook we may come after the one that sends messages off.
             self._broker.reactor.call_soon(_nothing)
+
+    def _nested(self) -> None:
+        """Pass on what concerns jobs that are instances."""
+        agent, nursery = self.agent, self.nursery
+        births, agent.births = agent.births, []
+        signals, agent.signals = agent.signals, []
+        ended, agent.ended = agent.ended, []
+        if nursery is None:
+            now = self._broker.reactor.now()
+            for birth in births:
+                agent.instance_down(
+                    birth.jobid, now, error=(errno.ENOTSUP, "no instance can be made here")
+                )
+            return
+        for birth in births:
+            nursery.begin(birth)
+        for jobid, status in ended:
+            nursery.program_ended(jobid, status)
+        for jobid, signum in signals:
+            nursery.signal(jobid, signum)
 
     def close(self) -> None:
         """Give the spool back."""

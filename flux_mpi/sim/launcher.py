@@ -9,10 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux_mpi.reactor.base import Reactor, Timer
 from flux_mpi.shell.followers import Followers
+from flux_mpi.shell.link import Nobody, Receiver
+
+if TYPE_CHECKING:
+    from flux_mpi.shell.branch import Branch
 
 Report = list[Any]
 Duration = Callable[[list[str]], tuple[float, int]]
@@ -49,6 +53,9 @@ class SimulatedLink:
         self.on_signal: Callable[[int], object] | None = None
         self.on_lost: Callable[[], object] | None = None
         self.spawned = 0
+        self.lost = False
+        self._receivers: dict[int, Receiver] = {}
+        self.branches: dict[Branch, None] = {}
         self._handlers: dict[str, Callable[[list[Any]], None]] = {
             "spawn": self._spawn,
             "kill": self._kill,
@@ -59,6 +66,14 @@ class SimulatedLink:
     def next_tid(self) -> int:
         """A task id that nobody has."""
         return next(self._numbers)
+
+    def adopt(self, tid: int, receiver: Receiver) -> None:
+        """As ``Link.adopt``."""
+        self._receivers[tid] = receiver
+
+    def abandon(self, tid: int) -> None:
+        """As ``Link.abandon``."""
+        self._receivers[tid] = Nobody()
 
     def command(self, entry: list[Any]) -> None:
         """Carry out a command; those about files, environments and credits have no effect here."""
@@ -129,8 +144,13 @@ class SimulatedLink:
     def _deliver(self) -> None:
         self._due = False
         reports, self._reports = self._reports, []
-        if self.take is not None:
-            for report in reports:
+        for report in reports:
+            receiver = self._receivers.get(report[1])
+            if receiver is not None:
+                if report[0] in ("exited", "returned"):
+                    del self._receivers[report[1]]
+                receiver.report(report)
+            elif self.take is not None:
                 self.take(report)
         if self.after_reports is not None:
             self.after_reports()

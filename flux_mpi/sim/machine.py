@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flux_mpi.broker.service import ANY, Response
+from flux_mpi.instance.hosting import Hosting
 from flux_mpi.instance.node import Node, Settings
+from flux_mpi.instance.world import World
 from flux_mpi.message.errors import FluxError
 from flux_mpi.overlay.loopback import Network
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor.simulated import SimulatedReactor
 from flux_mpi.resource.division import RankResources
+from flux_mpi.sim.children import SimulatedHouse, SimulatedMaker
 from flux_mpi.sim.lane import Lane, Lanes
 from flux_mpi.sim.launcher import Duration, SimulatedLink, behaviour
 
@@ -44,6 +47,8 @@ class Machine:
         self.network = Network(self.reactor, hosts, latency_s)
         self.tree = Tree(hosts, fanout)
         self.left: dict[int, tuple[int, bool]] = {}
+        self.said: list[str] = []
+        self._maker = SimulatedMaker(self.reactor, latency_s)
         self.nodes: list[Node] = []
         self.links: list[SimulatedLink] = []
         settings = Settings(
@@ -82,6 +87,10 @@ class Machine:
         )
         self.nodes.append(node)
         self.links.append(link)
+        house = SimulatedHouse(lane, link, rundir="", uid=os.getuid(), say=self.said.append)  # type: ignore[arg-type]
+        house.nodes[node] = None
+        house.world = World(node.broker, self.network.hosts, self._maker)
+        Hosting(house, node, range(len(self.network.hosts)))
 
     def _left(self, rank: int, status: int, orderly: bool) -> None:
         self.left[rank] = (status, orderly)

@@ -19,6 +19,7 @@ from flux_mpi.broker.logring import ERR
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.instance import config as configuration
+from flux_mpi.instance.enclosing import remote_uri
 from flux_mpi.instance.lifecycle import LEFT, exit_status
 from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
@@ -308,7 +309,7 @@ class Child:
     def started(self, command: Sequence[str]) -> None:
         """The instance runs: the parent is told, and its program started."""
         node = self.hosting.node
-        memo = {"uri": f"ssh://{node.resources.hostname}{self._uri.removeprefix('local://')}"}
+        memo = {"uri": remote_uri(self._uri, node.resources.hostname)}
         self._tell(memo, pid=0 if command else os.getpid())
         if command:
             delta = {

@@ -26,7 +26,7 @@ from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor import Reactor, Timer
 from flux_mpi.resource.division import RankResources
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.env import SURROUNDINGS
+from flux_mpi.shell.env import SURROUNDINGS, scrub_job
 from flux_mpi.shell.service import ExecService
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Settings:
         self.frame_limit = frame_limit
         self.boot_method = boot_method
         self.expiration = expiration
-        """Unix time at which whoever gave us our resources takes them back; 0 = never."""
+        """Unix time at which the instance will be ended; 0: none is known."""
 
 
 class Node:
@@ -146,8 +146,7 @@ class Node:
                 link,
                 reactor,
                 settings.command,
-                environ=settings.environ,
-                surroundings=self.surroundings(),
+                environ={**scrub_job(settings.environ), **self.surroundings()},
                 uri=uri,
                 cwd=settings.cwd,
                 grace_s=settings.kill_grace_s,

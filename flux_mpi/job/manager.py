@@ -431,7 +431,7 @@ class Manager:
             elif outcome.kind == "memo":
                 try:
                     self.memo(running.id, outcome.memo, then, self.owner)
-                except ServiceError as error:
+                except ServiceError as error:  # as malformed as any other event
                     raise ValueError(str(error)) from None
             elif outcome.kind == "failed":
                 # The shell has started, only the task has not: that is how Flux logs it.

@@ -100,7 +100,6 @@ class FakeBroker:
             "instance-level": "0",
             "local-uri": f"local://{self.path}",
             "security.owner": str(os.getuid()),
-            "transport": "loopback",
         }
         self.requests: list[tuple[str, Any, int]] = []
         """(topic, payload, target) of all requests but pings, in order."""

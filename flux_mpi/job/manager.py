@@ -429,7 +429,10 @@ class Manager:
             if outcome.kind == "started":
                 self._start(jobs, k, 1, row, then)
             elif outcome.kind == "memo":
-                self.memo(running.id, outcome.memo, then, self.owner)
+                try:
+                    self.memo(running.id, outcome.memo, then, self.owner)
+                except ServiceError as error:  # as malformed as any other event
+                    raise ValueError(str(error)) from None
             elif outcome.kind == "failed":
                 # The shell has started, only the task has not: that is how Flux logs it.
                 self._start(jobs, k, 1, row, then)

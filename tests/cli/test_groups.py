@@ -228,7 +228,11 @@ def test_there_may_be_no_parent(family: Any, at: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (["--uri=ssh://x", "getattr", "size"], 1, "cannot use the URI 'ssh://x': expected ssh://HOST/PATH"),
+        (
+            ["--uri=ssh://x", "getattr", "size"],
+            1,
+            "cannot use the URI 'ssh://x': expected ssh://HOST/PATH",
+        ),
         (["--uri=local:///none", "-p", "getattr", "size"], 1, "flux-mpi: ERROR: cannot connect to"),
         (["-p"], 2, "a command is missing"),
         (["--bogus", "jobs"], 2, "unrecognized option --bogus"),

@@ -171,6 +171,33 @@ def test_an_inner_instance_of_several_ranks(flux: Instance) -> None:
     assert of(flux, "sleep 30") == []
 
 
+def test_instances_in_brokers_and_of_their_own_are_seen_alike(flux: Instance) -> None:
+    """Two levels that the brokers host themselves, and a process in the innermost."""
+    hosted = ("-o", "per-resource.type=node", "flux-mpi", "broker", "sleep", "300")
+    one = flux.out("submit", "--job-name=one", "-n4", *hosted)
+    flux("uri", "--wait", one)
+    inner = flux.out("proxy", one, "flux-mpi", "submit", "--job-name=two", "-n3", *hosted)
+    up(flux, one, inner)
+    two = f"{one}/{inner}"
+    three = begin(flux, "sleep", "301", under=two, options=("--job-name=three",))
+    flux("proxy", three, "flux-mpi", "submit", "--quiet", "sleep", "302")
+    assert flux.out("pstree").splitlines() == [
+        ".",
+        "└── one",
+        "    └── two",
+        "        └── three",
+        "            └── sleep",
+    ]
+    run = ("proxy", three, "flux-mpi", "run", "flux-mpi")
+    assert flux.out(*run, "uri", "/") == flux.out("uri", "/")
+    assert flux.out(*run, "uri", "--local", "..") == local(flux, two)
+    assert flux.out(*run, "getattr", "jobid-path") == f"/{three}"
+    assert flux.out("jobs", "-no", "{instance.resources.all.ncores}", two) == "3"
+    flux("cancel", one)
+    flux("job", "wait-event", one, "clean")
+    assert of(flux, "sleep 30") == []
+
+
 # -- limits -------------------------------------------------------------------------------------
 
 
@@ -181,17 +208,17 @@ def expiration(flux: Instance, path: str) -> float:
 
 
 def test_an_instance_ends_with_its_job(flux: Instance) -> None:
-    one = begin(flux, "sleep", "300", options=("-t60s",))
+    one = begin(flux, "sleep", "300", options=("-t120s",))
     (limit,) = {float(flux.out("jobs", "-no", "{expiration}", one))}
     assert expiration(flux, one) == pytest.approx(limit)
     two = begin(flux, "sleep", "300", under=one)
-    short = begin(flux, "sleep", "300", under=one, options=("-t5s",))
+    short = begin(flux, "sleep", "300", under=one, options=("-t30s",))
     long = begin(flux, "sleep", "300", under=one, options=("-t1h",))
     assert expiration(flux, two) == pytest.approx(limit)
     assert expiration(flux, long) == pytest.approx(limit)
-    assert expiration(flux, short) < limit - 20
+    assert expiration(flux, short) < limit - 30
     left = flux.out("proxy", two, "flux-mpi", "run", "flux-mpi", "job", "timeleft")
-    assert 0 < int(left) <= 60
+    assert 0 < int(left) <= 120
 
 
 def test_a_time_limit_ends_what_is_below(flux: Instance, tmp_path: Path) -> None:

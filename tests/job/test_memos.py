@@ -103,6 +103,19 @@ def test_a_memo_is_an_event_at_its_place_in_the_log(core: Any) -> None:
     assert fold((name, context) for _, name, context in core.events(waiting)) is State.INACTIVE
 
 
+def test_the_rank_of_a_job_may_tell_of_it(core: Any) -> None:
+    """As it does of an instance that it hosts itself."""
+    jobid = core.submit()
+    core.now += 1
+    core.report([jobid, "memo", core.now, 0, {"uri": "ssh://x/y"}], [jobid, "start", 1.0, 0, [1]])
+    assert core.log(jobid)[-2:] == ["memo", "start"]
+    assert core.context(jobid, "memo") == {"uri": "ssh://x/y"}
+    times = [time for time, _, _ in core.events(jobid)]
+    assert times == sorted(times)
+    with pytest.raises(ValueError, match="memo"):
+        core.report([jobid, "memo", core.now, 0, "nonsense"])
+
+
 def test_only_the_owners_may_add_one_and_only_to_an_active_job(core: Any) -> None:
     jobid = core.submit()
     with pytest.raises(ServiceError, match="owner") as caught:

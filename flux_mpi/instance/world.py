@@ -19,6 +19,7 @@ from flux_mpi.broker.service import Request, Response, Rpc
 from flux_mpi.message.errors import ServiceError
 from flux_mpi.overlay.creation import (
     COMMUNICATOR,
+    CONTEXT,
     Abort,
     AskTicket,
     Created,
@@ -107,7 +108,12 @@ class World:
         self._courses: dict[str, _Course] = {}
         self._registrar = Registrar()
         self._queued: dict[int, Request] = {}  # by their ticket
-        methods = {"prepare": self._prepare, "go": self._go, "abort": self._abort}
+        methods = {
+            "prepare": self._prepare,
+            "go": self._go,
+            "abort": self._abort,
+            "stats": self._stats,
+        }
         if broker.rank == 0:
             methods |= {"ticket": self._ticket, "lost": self._lost}
         broker.register("world", methods)
@@ -258,6 +264,23 @@ class World:
             asked = self._asked.pop(key, None)
         if asked is not None:
             asked.error(errnum, text)
+
+    def _stats(self, request: Request) -> None:
+        """What there is here, for people and tests."""
+        gate = self.gate
+        request.respond(
+            {
+                "communicators": gate.live,
+                "limit": gate.limit,
+                "blocked": gate.wedged,
+                "instances": len(self._newborn),
+                "contexts": sum(born.mode == CONTEXT for born in self._newborn.values()),
+                "creations": len(self._courses),
+                "waiting": len(self._asked),
+                "tickets": len(self._registrar),
+                "damaged": self.damaged,
+            }
+        )
 
     # -- the root's side ------------------------------------------------------------------------
 

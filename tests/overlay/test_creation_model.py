@@ -1,6 +1,6 @@
 """Every order in which creations on three ranks may go, may be cancelled, and may fail.
 
-``FLUX_MPI_MODEL=long`` also explores what takes minutes: 45 million steps.
+``FLUX_MPI_MODEL=long`` also explores what takes minutes: 22 million steps.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ ROOMS: dict[str, set[str]] = {
     "sched": {"resource"},
     "job": {"sched", "kvs"},
     "shell": {"formats"},
-    "instance": {"overlay", "broker", "kvs", "resource", "sched", "job", "shell"},
+    "ensemble": {"message"},
+    "instance": {"overlay", "broker", "kvs", "resource", "sched", "job", "shell", "ensemble"},
     "client": {"message", "formats"},
     "view": {"client"},
     "cli": {"client", "view"},
@@ -38,13 +39,13 @@ ROOMS: dict[str, set[str]] = {
 """Each room with those it builds on; it may use what they build on as well."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    "formats": {"mnemonicode", "yaml"},
+    "formats": {"mnemonicode", "tomli", "yaml"},
     "message": {"msgpack"},
     "overlay": {"msgpack"},
     "resource": {"numpy"},
     "sched": {"numpy", "numba"},
     "job": {"numpy"},
-    "instance": {"mpi4py", "tomli"},
+    "instance": {"mpi4py"},
     "client": {"msgpack"},
     "sim": {"numpy"},
 }
@@ -54,12 +55,14 @@ EXCEPTIONS: dict[str, set[str]] = {
     # A room's service.py is its thin shell towards the broker; its cores know nothing of one.
     "resource/service.py": {"broker"},
     "shell/service.py": {"broker"},
+    "ensemble/service.py": {"broker"},
     "shell/link.py": {"reactor"},
     "shell/branch.py": {"reactor"},
     # The one place besides instance/ that speaks MPI.
     "overlay/mpi.py": {"mpi4py"},
-    # "flux-mpi start" is a command like the others, and the door to the instance.
-    "cli/main.py": {"instance"},
+    # "flux-mpi start" is a command like the others, and the door to the instance; "flux-mpi pty"
+    # is what alloc has run on a job's node.
+    "cli/main.py": {"instance", "shell"},
     "cli/start.py": {"instance"},
     # "flux-mpi resource-query" is no client: it matches by itself, without an instance.
     "cli/rq_session.py": {"resource", "sched"},
@@ -209,6 +212,8 @@ STANDARD_ONLY = [
     "shell/followers.py",
     "shell/wire.py",
     "shell/standin.py",
+    "shell/ptyhost.py",
+    "formats/ptystream.py",
     "shell/system.py",
     "resource/discovery.py",
 ]

@@ -45,7 +45,7 @@ def status(args: Arguments) -> int:
             from flux_mpi.formats.duration import short
 
             more = f" for {short(time.time() - node['since'])}"
-            if node is tree:
+            if node is tree and "transport" in tree:
                 more += f", over a {tree['transport']}"
         if color and text in COLORS:
             text = f"{COLORS[text]}{text}\033[0m"

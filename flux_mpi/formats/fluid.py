@@ -8,6 +8,10 @@ of jobs an arithmetic progression: member *k* of the array that starts at ``firs
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 SEQUENCE_BITS = 10
 GENERATOR_BITS = 14
 TIMESTAMP_BITS = 40
@@ -58,6 +62,22 @@ def index(first: int, fluid: int) -> int:
     if (first ^ fluid) >> SEQUENCE_BITS & MAX_GENERATOR:
         raise ValueError(f"job ids {first} and {fluid} are of different generators")
     return _position(fluid) - _position(first)
+
+
+def indexes(first: int, fluids: Sequence[int]) -> list[int]:
+    """`index` of many ids at once.
+
+    Raises ValueError when another generator made one of them.
+    """
+    made_by, base = first >> SEQUENCE_BITS & MAX_GENERATOR, _position(first)
+    found = [
+        ((each >> _SHIFT) << SEQUENCE_BITS | each & _SEQUENCE_MASK) - base
+        for each in fluids
+        if each >> SEQUENCE_BITS & MAX_GENERATOR == made_by
+    ]
+    if len(found) != len(fluids):
+        raise ValueError(f"job ids from {first} on: some are of different generators")
+    return found
 
 
 def timestamp(fluid: int) -> int:

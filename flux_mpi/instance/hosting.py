@@ -8,6 +8,7 @@ than some messages. It is gone completely once its job has ended.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -15,9 +16,11 @@ from typing import Any, Protocol
 
 from flux_mpi.broker.clients import ClientServer
 from flux_mpi.broker.logring import ERR
+from flux_mpi.broker.service import Response, Rpc
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.instance import config as configuration
+from flux_mpi.instance.enclosing import remote_uri
 from flux_mpi.instance.lifecycle import LEFT, exit_status
 from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
@@ -33,13 +36,11 @@ from flux_mpi.reactor.scope import Scope
 from flux_mpi.shell import rundir
 from flux_mpi.shell.agent import Birth
 from flux_mpi.shell.branch import Branch
-from flux_mpi.shell.env import encode
+from flux_mpi.shell.env import encode, path_with_us
 from flux_mpi.shell.link import Link
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
 """Signals that end an instance in good order; others are for its program."""
-NOT_INHERITED = ("resource",)
-"""Tables of the configuration that speak of the parent's own resources."""
 
 
 class Door(Protocol):
@@ -178,6 +179,44 @@ class _Program:
             self._child.scope.call_soon(lambda: ended(status))
 
 
+class Upstream:
+    """A child's way to the services of its parent, whose broker is in this process."""
+
+    def __init__(self, parent: Node, scope: Scope) -> None:
+        self._parent = parent
+        self._scope = scope
+        self._open: dict[Rpc, None] = {}
+
+    def rpc(
+        self,
+        topic: str,
+        payload: Any,
+        callback: Callable[[Response], object],
+        *,
+        streaming: bool = False,
+    ) -> Rpc:
+        """Call a service of the parent; answers come in the child's own turns."""
+
+        def answered(response: Response) -> None:
+            if call is not None and (response.errnum or not streaming):
+                self._open.pop(call, None)
+            self._scope.call_soon(lambda: callback(response))
+
+        call: Rpc | None = None
+        call = self._parent.broker.rpc(topic, payload, answered, streaming=streaming)
+        self._open[call] = None
+        # What goes out leaves with the parent's hooks, which may have had their turn.
+        self._parent.reactor.call_soon(lambda: None)
+        return call
+
+    def close(self) -> None:
+        """The child is gone: nothing that it asked is wanted any more."""
+        for call in self._open:
+            call.cancel()
+        self._open.clear()
+        self._parent.reactor.call_soon(lambda: None)
+
+
 class Child:
     """One child instance on this rank, from the order to make it until nothing of it is left."""
 
@@ -202,6 +241,7 @@ class Child:
         self._status = 0
         self._orderly = False
         self._uri = ""
+        self._upstream: Upstream | None = None
         self._ended = False
 
     # -- its beginning --------------------------------------------------------------------------
@@ -247,7 +287,8 @@ class Child:
         parent, house = self.hosting.node, self.hosting.house
         self._branch = branch = Branch(house.link, self.scope)
         try:
-            settings = self._settings()
+            options = parse(self.birth.argv)
+            settings = self._settings(options)
             self.grace_s = settings.kill_grace_s
             self._uri = f"local://{self._folder}/local-{transport.rank}"
             self.node = node = Node(
@@ -263,6 +304,7 @@ class Child:
                 leave=self._left,
                 say=lambda text: house.say(f"{self.path}: {text}"),
                 program=self.program,
+                ensemble=self._ensemble(options, transport.rank),
             )
             self._door = house.door(node, self._folder)
         except (FluxError, OSError, UsageError, configuration.ConfigError) as error:
@@ -278,12 +320,22 @@ class Child:
         for signum in self._early:
             self.signal(signum)
 
-    def _settings(self) -> Settings:
+    def _ensemble(self, options: StartOptions, rank: int) -> tuple[Upstream, str] | None:
+        """For rank 0 of an instance that works for an ensemble: the parent's services, a token."""
+        if not options.ensemble or rank:
+            return None
+        self._upstream = Upstream(self.hosting.node, self.scope)
+        return self._upstream, options.ensemble
+
+    def _settings(self, options: StartOptions) -> Settings:
         """What the parent has, what the job says, and what the broker's options say."""
         parent = self.hosting.node.settings
-        options = parse(self.birth.argv)
-        config = {key: value for key, value in parent.config.items() if key not in NOT_INHERITED}
-        config = configuration.merged(config, configuration.load(options.conf))
+        config = configuration.merged(_inherited(parent.config), configuration.load(options.conf))
+        if self.birth.graph is not None:
+            path = os.path.join(self._folder, "graph.json")
+            with open(path, "x", encoding="utf-8") as file:
+                json.dump(self.birth.graph, file)
+            config = configuration.merged({"resource": {"graph": path}}, config)
         configuration.check(config)
         self.program = _Program(self, options.command)
         return settings_of_child(
@@ -300,6 +352,8 @@ class Child:
         environ["FLUX_JOB_ID"] = fluid.encode(self.birth.jobid)
         environ["FLUX_JOB_ID_PATH"] = self.path
         environ["FLUX_URI"] = self.hosting.node.uri
+        environ["FLUX_KVS_NAMESPACE"] = f"job-{self.birth.jobid}"
+        environ["PATH"] = path_with_us(environ.get("PATH"))
         return environ
 
     # -- its program ----------------------------------------------------------------------------
@@ -307,10 +361,13 @@ class Child:
     def started(self, command: Sequence[str]) -> None:
         """The instance runs: the parent is told, and its program started."""
         node = self.hosting.node
-        memo = {"uri": f"ssh://{node.resources.hostname}{self._uri.removeprefix('local://')}"}
+        memo = {"uri": remote_uri(self._uri, node.resources.hostname)}
         self._tell(memo, pid=0 if command else os.getpid())
         if command:
+            own = self.node
+            assert own is not None
             delta = {
+                b"PATH": encode(own.settings.environ["PATH"]),
                 b"FLUX_URI": encode(self._uri),
                 b"FLUX_PARENT_URI": encode(node.uri),
                 b"FLUX_ENCLOSING_ID": encode(fluid.encode(self.birth.jobid)),
@@ -410,10 +467,23 @@ class Child:
             node.broker.transport.close()
         if self._branch is not None:
             self._branch.close()
+        if self._upstream is not None:
+            self._upstream.close()
         self.scope.close()
         if self._folder:
             house.remove(self._folder)
         self.hosting.children.pop(self.birth.jobid, None)
+
+
+def _inherited(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a parent's configuration its children get: all but what its own resources are."""
+    found = {name: table for name, table in config.items() if name != "resource"}
+    fluxion = found.get("sched-fluxion-resource")
+    if isinstance(fluxion, dict):
+        found["sched-fluxion-resource"] = {
+            key: value for key, value in fluxion.items() if not key.startswith("load-")
+        }
+    return found
 
 
 def settings_of_child(

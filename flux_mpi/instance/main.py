@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import Any
 
 from flux_mpi.broker.clients import ClientServer
-from flux_mpi.broker.logring import DEBUG, ERR, INFO
+from flux_mpi.broker.logring import DEBUG, ERR, INFO, WARNING
 from flux_mpi.instance import config as configuration
-from flux_mpi.instance import launcher
+from flux_mpi.instance import enclosing, launcher
 from flux_mpi.instance.deadline import ends_within
 from flux_mpi.instance.hosting import Hosting, House
+from flux_mpi.instance.lifecycle import RUN
 from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
 from flux_mpi.instance.world import World
@@ -29,12 +31,15 @@ from flux_mpi.reactor.epoll import EpollReactor
 from flux_mpi.resource.discovery import discover
 from flux_mpi.resource.division import RankResources, claim, divide
 from flux_mpi.shell import rundir
+from flux_mpi.shell.env import path_with_us
 from flux_mpi.shell.link import Link
 
 SOCKET_PATH_LIMIT = 100
 """Longest usable socket path: the kernel's 107 bytes, less what our names may still grow."""
 MPICH_SEGMENTS = "/dev/shm/mpich_shm_"
 OPENMPI_SEGMENTS = "/dev/shm/sm_segment."
+KILL_TIMEOUT_S = 5.0
+"""``exec.kill-timeout`` of an instance that is in no other's job."""
 FINALIZE_BOUND_S = 20.0
 """``MPI_Finalize`` waits for every rank; one that died unseen must not keep us."""
 
@@ -74,6 +79,8 @@ def _say(text: str) -> None:
 
 
 def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
+    if options.ensemble:
+        raise StartError("start: --ensemble is only for instances that an ensemble makes")
     config = configuration.load(options.conf)
     configuration.check(config)
     command = options.command
@@ -87,6 +94,12 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         # One word with spaces in it is a line for the shell, as with Flux.
         command = [os.environ.get("SHELL") or "/bin/sh", "-c", command[0]]
     environ = _own_environment()
+    depth = enclosing.level(environ)
+    if depth:
+        # Given up before whoever runs our job gives up on us.
+        execution = config.setdefault("exec", {})
+        if isinstance(execution, dict):
+            execution.setdefault("kill-timeout", enclosing.patience(KILL_TIMEOUT_S, depth))
     if options.statedir is not None:
         _make_folder("--statedir", options.statedir)
         options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
@@ -102,7 +115,7 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         join_timeout_s=get(config, "broker.join-timeout", 60.0),
         cleanup_timeout_s=get(config, "broker.cleanup-timeout", 20.0),
         shutdown_timeout_s=get(config, "broker.shutdown-timeout", 10.0),
-        kill_grace_s=get(config, "broker.kill-grace", 2.0),
+        kill_grace_s=get(config, "broker.kill-grace", enclosing.patience(2.0, depth)),
         stderr_level=(ERR, INFO, DEBUG)[min(options.verbose, 2)],
         frame_limit=get(config, "broker.max-frame", 64 << 20),
         boot_method=launch.launcher or "single",
@@ -125,11 +138,7 @@ def _fanout(attributes: dict[str, str], default: int) -> int:
 def _own_environment() -> dict[str, str]:
     """The environment for programs: ours, with ``flux-mpi`` to be found on PATH."""
     environ = dict(os.environ)
-    path = environ.get("PATH", os.defpath)
-    if not any(os.access(os.path.join(it, "flux-mpi"), os.X_OK) for it in path.split(os.pathsep)):
-        # Last, so that nothing the user has on PATH changes its meaning.
-        beside = os.path.dirname(sys.executable)
-        environ["PATH"] = f"{path}{os.pathsep}{beside}"
+    environ["PATH"] = path_with_us(environ.get("PATH"))
     return environ
 
 
@@ -144,15 +153,19 @@ def _make_rundir(settings: Settings) -> str:
     wanted = settings.attributes.pop("rundir", None)
     if wanted is not None:
         _make_folder("rundir", wanted)
-    base = wanted or os.environ.get("TMPDIR") or "/tmp"
-    if len(os.fsencode(base)) + 40 > SOCKET_PATH_LIMIT:
-        if wanted is not None:
-            raise RankError(f"rundir: {base} is too long for a socket's path")
-        base = "/tmp"
+        if len(os.fsencode(wanted)) + 40 > SOCKET_PATH_LIMIT:
+            raise RankError(f"rundir: {wanted} is too long for a socket's path")
+    # A job's own directory is removed with the job, whatever becomes of us.
+    bases = (wanted, os.environ.get("FLUX_JOB_TMPDIR"), os.environ.get("TMPDIR"))
+    base = next((base for base in bases if base and _can_hold_sockets(base)), "/tmp")
     try:
         return rundir.make(base)
     except OSError as error:
         raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
+
+
+def _can_hold_sockets(base: str) -> bool:
+    return len(os.fsencode(base)) + 40 <= SOCKET_PATH_LIMIT and os.path.isdir(base)
 
 
 def _unlink_mapped(prefix: str) -> None:
@@ -181,6 +194,8 @@ class _Process:
         self.communicators: Any = None
         self._status = 1
         self._orderly = False
+        self._apart = ""
+        """Why this instance is no part of a hierarchy, although its environment names one."""
 
     def run(self) -> int:
         """Start, turn until the node leaves, end."""
@@ -193,6 +208,7 @@ class _Process:
         link.set_run_directory(self.rundir)
         link.flush()
         transport, resources = self._connect(comm)
+        around = self._look_around() if transport.rank == 0 else None
         tree = Tree(transport.hosts, self.settings.fanout)
         path = os.path.join(self.rundir, f"local-{transport.rank}")
         node = Node(
@@ -215,6 +231,10 @@ class _Process:
         hosting = Hosting(house, node, range(transport.size))
         self.reactor.may_spin = house.has_spare_cores
         door = ClientServer(node.broker, path)
+        if around is not None:
+            self._join_hierarchy(node, around)
+        elif self._apart:
+            node.broker.log(WARNING, "broker", self._apart)
         node.open()
         try:
             self.reactor.run()
@@ -222,12 +242,52 @@ class _Process:
             hosting.close()
             node.exec.close()
             door.close()
+            if around is not None:
+                around.close()
         transport.flush()
         link.flush()
         self._finish(transport, link)
         # How the instance ended, rank 0 alone says: launchers merge the codes of all ranks, and one
         # that was cut off from the root must not spoil that of an instance that went on without it.
         return self._status if transport.rank == 0 else 0
+
+    def _look_around(self) -> enclosing.Enclosing | None:
+        """The instance in whose job this one is, if so; our end is known then."""
+        environ = self.settings.environ
+        if not enclosing.level(environ):
+            return None
+        around = None
+        try:
+            around = enclosing.Enclosing(environ.get("FLUX_URI", ""), environ["FLUX_JOB_ID"])
+            self.settings.expiration = around.expiration()
+        except (FluxError, ValueError) as error:
+            # The user's own variables may say anything: no reason not to start.
+            self._apart = f"not known to the instance of job {environ['FLUX_JOB_ID']}: {error}"
+            if around is not None:
+                around.close()
+            return None
+        return around
+
+    def _join_hierarchy(self, node: Node, around: enclosing.Enclosing) -> None:
+        """Tell the enclosing instance where we are once we serve, and end when it does."""
+        log = node.broker.log
+
+        def announced(answer: Any, wrong: str) -> None:
+            if wrong:
+                log(ERR, "broker", f"the enclosing instance took no memo of our URI: {wrong}")
+
+        def entered(level: str) -> None:
+            if level == RUN:
+                uri = enclosing.remote_uri(node.uri, node.resources.hostname)
+                around.announce(uri, announced)
+
+        def lost() -> None:
+            log(ERR, "broker", "the enclosing instance is gone: there is nobody to run for")
+            assert node.root is not None
+            node.root.signalled(signal.SIGTERM, 0)
+
+        around.follow(self.reactor, lost)
+        node.on_enter.append(entered)
 
     def _leave(self, status: int, orderly: bool) -> None:
         self._status, self._orderly = status, orderly

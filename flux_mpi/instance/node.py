@@ -17,6 +17,7 @@ from flux_mpi.broker.logring import CRIT, DEBUG, ERR, INFO, LEVELS, Entry
 from flux_mpi.broker.membership import Membership
 from flux_mpi.broker.service import Request
 from flux_mpi.broker.services import BrokerServices
+from flux_mpi.instance import enclosing
 from flux_mpi.instance.lifecycle import CLEANUP, JOIN, LEFT, SHUTDOWN, Lifecycle
 from flux_mpi.instance.program import InitialProgram, NoProgram, Program
 from flux_mpi.message.message import Message
@@ -25,9 +26,11 @@ from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor import Reactor, Timer
 from flux_mpi.resource.division import RankResources
 from flux_mpi.shell.affinity import Topology
+from flux_mpi.shell.env import SURROUNDINGS, scrub_job
 from flux_mpi.shell.service import ExecService
 
 if TYPE_CHECKING:
+    from flux_mpi.ensemble.world import Caller
     from flux_mpi.instance.hosting import Hosting
     from flux_mpi.instance.root import Root
     from flux_mpi.shell.link import Link
@@ -73,7 +76,7 @@ class Settings:
         self.frame_limit = frame_limit
         self.boot_method = boot_method
         self.expiration = expiration
-        """Unix time at which whoever gave us our resources takes them back; 0 = never."""
+        """Unix time at which the instance will be ended; 0: none is known."""
 
 
 class Node:
@@ -94,13 +97,19 @@ class Node:
         leave: Callable[[int, bool], object],
         say: Callable[[str], object] = lambda text: None,
         program: Program | None = None,
+        ensemble: tuple[Caller, str] | None = None,
     ) -> None:
+        """``ensemble``: for rank 0 of an instance that was started for an ensemble of its parent,
+        the parent's services and the token that it was started with."""
+        self.ensemble = ensemble
         self.reactor = reactor
         self.settings = settings
         self.resources = resources
         self.rundir = rundir
         self.uri = uri
         self.link = link
+        self.on_enter: list[Callable[[str], object]] = []
+        """Called with each new level of this broker's life."""
         self._leave = leave
         self._say = say
         self._timer: Timer | None = None
@@ -133,7 +142,7 @@ class Node:
             rundir=rundir,
             uri=uri,
             path=broker.attrs.get("jobid-path"),
-            enclosing=broker.attrs.get("jobid", ""),
+            surroundings=self.surroundings(),
             topology=_topology(resources),
             environ=settings.environ,
         )
@@ -142,7 +151,7 @@ class Node:
                 link,
                 reactor,
                 settings.command,
-                environ=settings.environ,
+                environ={**scrub_job(settings.environ), **self.surroundings()},
                 uri=uri,
                 cwd=settings.cwd,
                 grace_s=settings.kill_grace_s,
@@ -184,7 +193,8 @@ class Node:
     def _define_attributes(self, tree: Tree) -> None:
         broker, settings = self.broker, self.settings
         environ = settings.environ
-        path = environ.get("FLUX_JOB_ID_PATH", "/") if environ.get("FLUX_JOB_ID") else "/"
+        depth = enclosing.level(environ)
+        path = environ["FLUX_JOB_ID_PATH"] if depth else "/"
         defaults: dict[str, object] = {
             "broker.cleanup-timeout": f"{settings.cleanup_timeout_s:g}s",
             "broker.shutdown-timeout": f"{settings.shutdown_timeout_s:g}s",
@@ -204,7 +214,7 @@ class Node:
             "broker.starttime": f"{self.reactor.now():.2f}",
             "hostlist": _hostlist(self.hosts),
             "hostname": self.resources.hostname,
-            "instance-level": len([part for part in path.split("/") if part]),
+            "instance-level": depth,
             "jobid-path": path,
             "local-uri": self.uri,
             "rank": broker.rank,
@@ -219,13 +229,21 @@ class Node:
             "version": __version__,
         }.items():
             broker.attrs.define(name, value)
-        if path != "/":
+        if depth:
             broker.attrs.define("jobid", environ["FLUX_JOB_ID"])
             if environ.get("FLUX_URI"):
                 broker.attrs.define("parent-uri", environ["FLUX_URI"])
+            if environ.get("FLUX_KVS_NAMESPACE"):
+                broker.attrs.define("parent-kvs-namespace", environ["FLUX_KVS_NAMESPACE"])
         for name, text in settings.attributes.items():
             broker.attrs.set(name, text)  # refuses what is not the user's to say
         broker.ring.resize(int(broker.attrs.get("log-ring-size")))
+
+    def surroundings(self) -> dict[str, str]:
+        """What tells a program of this instance in which job of which other one the instance is."""
+        attrs = self.broker.attrs
+        named = dict(zip(SURROUNDINGS, ("jobid", "parent-uri")))
+        return {name: attrs.get(key) for name, key in named.items() if key in attrs}
 
     # -- log ------------------------------------------------------------------------------------
 
@@ -302,6 +320,8 @@ class Node:
     def enter(self, level: str) -> None:
         """The lifecycle's level has changed."""
         self.broker.log(DEBUG, "broker", f"{level}")
+        for follow in self.on_enter:
+            follow(level)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -327,6 +347,8 @@ class Node:
         if self.settings.command:
             self.broker.log(INFO, "broker", f"running {' '.join(self.settings.command)}")
         self.program.start(self.life.program_ended)
+        if self.root is not None and self.ensemble is not None:
+            self.root.ensembles.start()
 
     def stop_program(self, now: bool) -> None:
         """End the initial program."""

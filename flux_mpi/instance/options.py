@@ -20,6 +20,7 @@ TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("gpus-per-rank", "", "N", "pretend that every rank has N GPUs; tasks are not bound"),
     ("statedir", "", "DIR", "keep state in DIR (accepted; nothing is kept there yet)"),
     ("test-size", "s", "N", "start N ranks on this machine with the mpiexec that is found"),
+    ("ensemble", "", "TOKEN", ""),
     ("verbose", "v", "", "say what happens while starting (twice: more)"),
     ("help", "h", "", "show this help"),
 )
@@ -39,6 +40,8 @@ class StartOptions:
         self.cores_per_rank: int | None = None
         self.gpus_per_rank: int | None = None
         self.statedir: str | None = None
+        self.ensemble = ""
+        """The ensemble of its parent that a child instance is to work for."""
         self.test_size: int | None = None
         self.verbose = 0
         self.help = False
@@ -130,6 +133,8 @@ def _apply(options: StartOptions, name: str, value: str) -> None:
         options.conf.append(value)
     elif name == "statedir":
         options.statedir = value
+    elif name == "ensemble":
+        options.ensemble = value
     elif name == "setattr":
         attribute, eq, text = value.partition("=")
         if not eq or not attribute:
@@ -164,6 +169,8 @@ def help_text() -> str:
         "Options:",
     ]
     for name, short, takes, text in TABLE:
+        if not text:
+            continue  # said by one instance to another
         flag = f"-{short}, --{name}" if short else f"    --{name}"
         lines.append(f"  {flag + ('=' + takes if takes else ''):<30} {text}")
     return "\n".join(lines)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from flux_mpi.instance.lifecycle import exit_status
 from flux_mpi.reactor import Reactor
-from flux_mpi.shell.env import scrub_job
 
 if TYPE_CHECKING:
     from flux_mpi.shell.link import Link, Process
@@ -74,8 +73,7 @@ class InitialProgram:
         self._process: Process | None = None
 
     def start(self, ended: Ended) -> None:
-        env = scrub_job(self._environ)
-        env["FLUX_URI"] = self._uri
+        env = {**self._environ, "FLUX_URI": self._uri}
 
         def failed(errnum: int, what: str) -> None:
             self._say(f"{self._command[0]}: {what or os.strerror(errnum)}")

@@ -20,7 +20,10 @@ from flux_mpi.resource.inventory import ResourceError
 from flux_mpi.resource.service import ResourceService
 
 if TYPE_CHECKING:
+    from flux_mpi.ensemble.service import EnsembleService
     from flux_mpi.instance.node import Node
+
+ENSEMBLE_METHODS = ("run", "plan", "cancel", "list", "join", "report", "return")
 
 SAME_SIGNAL_S = 0.5
 """A launcher signals every rank: the same signal again within this time is the same one."""
@@ -53,6 +56,8 @@ class Root:
             expiration=settings.expiration,
             owner=broker.uid,
         )
+        self._ensembles: EnsembleService | None = None
+        broker.register("ensemble", dict.fromkeys(ENSEMBLE_METHODS, self._ensemble))
         self._inactive = 0
         broker.reactor.at_turn_end(self._close_namespaces)
         broker.register(
@@ -120,6 +125,29 @@ class Root:
         self._signals[signum] = now
         self.node.broker.log(WARNING, "broker", f"rank {rank} got {signal_name(signum)}")
         self.node.life.signalled(signum)
+
+    # -- ensembles ------------------------------------------------------------------------------
+
+    @property
+    def ensembles(self) -> EnsembleService:
+        """The service ``ensemble``, made when it is first needed: most instances never do."""
+        if self._ensembles is None:
+            from flux_mpi.ensemble.service import EnsembleService
+
+            node = self.node
+            upstream, token = node.ensemble or (None, "")
+            self._ensembles = EnsembleService(
+                node.broker,
+                owner=node.broker.uid,
+                upstream=upstream,
+                token=token,
+                finish=node.life.program_ended,
+            )
+        return self._ensembles
+
+    def _ensemble(self, request: Request) -> None:
+        method = request.topic.rpartition(".")[2]
+        self.ensembles.handlers()[method](request)
 
     # -- jobs -----------------------------------------------------------------------------------
 

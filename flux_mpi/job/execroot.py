@@ -94,7 +94,7 @@ class ExecRoot:
     ) -> None:
         """Start members ``k``… with these placements; their ledger rows begin at ``row``.
 
-        ``expiration``: when they are ended, 0 = never; jobs that are instances are told.
+        Jobs that are instances are told ``expiration``, when they are ended (0 = never).
         """
         key = jobs.first
         starts = self._starts
@@ -125,9 +125,13 @@ class ExecRoot:
                     start = self._start_on(part.rank, jobs)
                 entry = [jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size]
                 if nested:
-                    entry.append(
-                        {"ranks": [other.rank for other in parts], "expiration": expiration}
-                    )
+                    more: dict[str, Any] = {
+                        "ranks": [other.rank for other in parts],
+                        "expiration": expiration,
+                    }
+                    if placement.scheduling and not node:
+                        more["graph"] = placement.subgraph()
+                    entry.append(more)
                 start.jobs.append(entry)
                 first += ntasks
             k += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,11 +39,15 @@ class Outcomes(Protocol):
     def done_entry(self, jobs: JobArray, k: int) -> list[Any]:
         """The entry of ``wait-all`` for an inactive member."""
 
+    def timed_entry(self, jobs: JobArray, k: int) -> list[Any]:
+        """The same with its note (or None) and the seconds that it ran (None: never)."""
+
 
 @dataclass(slots=True)
 class _WaitAll:
     token: Token
-    left: int
+    entry: Callable[[JobArray, int], list[Any]]
+    left: int = 0
     done: list[list[Any]] = field(default_factory=list)
 
 
@@ -102,15 +106,18 @@ class Waits:
         self._any.append(token)
         self._refuse_surplus()
 
-    def wait_all(self, token: Token, segments: Iterable[tuple[JobArray, int, int]]) -> None:
+    def wait_all(
+        self, token: Token, segments: Iterable[tuple[JobArray, int, int]], times: bool = False
+    ) -> None:
         """Answer in batches with every member of ``segments`` that is or becomes inactive."""
-        group = _WaitAll(token, 0)
+        entry = self._outcomes.timed_entry if times else self._outcomes.done_entry
+        group = _WaitAll(token, entry)
         for jobs, lo, hi in segments:
             inactive = jobs.state.count(_INACTIVE, lo, hi)
             if inactive:
                 k = jobs.state.find(_INACTIVE, lo, hi)
                 while k >= 0:
-                    group.done.append(self._outcomes.done_entry(jobs, k))
+                    group.done.append(entry(jobs, k))
                     k = jobs.state.find(_INACTIVE, k + 1, hi)
             if inactive < hi - lo:
                 group.left += hi - lo - inactive
@@ -142,13 +149,13 @@ class Waits:
             for lo, hi, group in waiting:
                 lo, hi = max(lo, k), min(hi, k + count)
                 if lo < hi:
-                    group.done += [self._outcomes.done_entry(jobs, m) for m in range(lo, hi)]
+                    group.done += [group.entry(jobs, m) for m in range(lo, hi)]
                     group.left -= hi - lo
                     self._dirty[group.token] = group
         if self._members:
             for m in range(k, k + count):
                 for group in self._members.pop((jobs.index, m), ()):
-                    group.done.append(self._outcomes.done_entry(jobs, m))
+                    group.done.append(group.entry(jobs, m))
                     group.left -= 1
                     self._dirty[group.token] = group
         if jobs.reaped is not None:

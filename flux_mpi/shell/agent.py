@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from flux_mpi.formats import fluid
@@ -18,7 +18,7 @@ from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.templates import expand_shell
 from flux_mpi.shell import affinity
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.env import encode
+from flux_mpi.shell.env import encode, encode_all
 from flux_mpi.shell.output import LabelledFile, OutputStore
 from flux_mpi.shell.plan import APPEND, CAPTURE, FILE, NONE, TRUNCATE, Plan, PlanError, Stream
 from flux_mpi.shell.scratch import Scratch
@@ -113,6 +113,8 @@ class Birth(NamedTuple):
     gpus: str
     expiration: float
     """Unix time at which the job is ended; 0 = never."""
+    graph: dict[str, Any] | None
+    """Its resources as JGF, if there is more to them than cores and GPUs of ranks."""
     env: dict[bytes, bytes]
     """The environment of the job, for its initial program."""
     cwd: str
@@ -123,7 +125,8 @@ class Agent:
 
     ``next_tid`` hands out task ids that nobody else uses; ``uri`` becomes ``FLUX_URI``; ``path`` is
     this instance's ``FLUX_JOB_ID_PATH`` (``/`` when it is nobody's job); ``scratch`` has
-    jobs' temporary directories (None = they get none).
+    jobs' temporary directories (None = they get none); ``surroundings``: variables that tell of the
+    job in which this instance is.
     """
 
     def __init__(
@@ -137,7 +140,7 @@ class Agent:
         uri: str = "",
         path: str = "/",
         scratch: Scratch | None = None,
-        enclosing: str = "",
+        surroundings: Mapping[str, str] | None = None,
     ) -> None:
         self.rank = rank
         self.hostname = hostname
@@ -157,8 +160,7 @@ class Agent:
         self._common: dict[bytes, bytes] = {}
         if uri:
             self._common[b"FLUX_URI"] = encode(uri)
-        if enclosing:
-            self._common[b"FLUX_ENCLOSING_ID"] = encode(enclosing)
+        self._common.update(encode_all(surroundings or {}))
         self._plans: dict[int, Plan] = {}
         self._specs: dict[int, dict[str, Any]] = {}
         self._forgotten: set[int] = set()
@@ -302,6 +304,7 @@ class Agent:
                 cores,
                 gpus,
                 float(more.get("expiration") or 0.0),
+                more.get("graph"),
                 {**plan.env, **(plan.variables(member) if plan.env_tags else {})},
                 expand(runs.cwd, 0),
             )
@@ -575,7 +578,10 @@ class Agent:
             return "the job's tasks read no input (input.stdin.type is not 'service')"
         wanted = None if ranks is None else IDSet.parse(ranks)
         if job.nested is not None and not job.tids:
-            job.nested.early.append((ranks, data, eof, done))
+            if job.nodeid:
+                done()  # its program runs on another rank
+            else:
+                job.nested.early.append((ranks, data, eof, done))
             return None
         waiting: dict[int, int] = {}
         for tid in job.tids:

@@ -13,7 +13,7 @@ from typing import Any
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.templates import expand, has_tags
 from flux_mpi.shell import affinity
-from flux_mpi.shell.env import encode, encode_all, scrub, scrub_job
+from flux_mpi.shell.env import SURROUNDINGS, encode, encode_all, scrub, scrub_job
 
 CAPTURE = "kvs"
 FILE = "file"
@@ -128,6 +128,8 @@ class Plan:
         self.files = _files(spec.get("files"))
         # What an instance runs is no task of its parent's, but its initial program.
         environ = (scrub_job if self.instance else scrub)(spec.get("env") or {})
+        for name in SURROUNDINGS:  # the submitter's, who may be in another instance
+            environ.pop(name, None)
         if self.params is not None:
             self.templated = has_tags([spec.get(name) for name in _TEMPLATED])
             self.env_tags = {encode(k): v for k, v in environ.items() if has_tags(v)}

@@ -41,7 +41,8 @@ class ExecService:
 
     ``topology`` says what the rank's cores and GPUs are; None = emulated, nothing is bound.
     ``rundir`` is the broker's run directory: spool and jobs' temporary directories go
-    there. ``uri`` is what tasks get as ``FLUX_URI``; ``path`` this instance's ``FLUX_JOB_ID_PATH``.
+    there. ``uri`` is what tasks get as ``FLUX_URI``; ``path`` this instance's ``FLUX_JOB_ID_PATH``;
+    ``surroundings`` variables that tell of the job in which the instance is.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class ExecService:
         uri: str,
         topology: Topology | None = None,
         path: str = "/",
-        enclosing: str = "",
+        surroundings: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._broker = broker
@@ -62,6 +63,7 @@ class ExecService:
         self._uri = uri
         self._rundir = rundir
         self._environ = os.environ if environ is None else environ
+        self._surroundings = dict(surroundings or {})
         self.store = OutputStore(Spool(os.path.join(rundir, "output")))
         self.agent = Agent(
             rank=broker.rank,
@@ -72,7 +74,7 @@ class ExecService:
             uri=uri,
             path=path,
             scratch=Scratch(rundir) if rundir else None,
-            enclosing=enclosing,
+            surroundings=self._surroundings,
         )
         self.nursery: Nursery | None = None
         self._watchers: dict[tuple[int, ...], Watcher] = {}
@@ -237,6 +239,7 @@ class ExecService:
         env = payload.get("env")
         environ = scrub_job(self._environ if env is None else env)
         environ["FLUX_URI"] = self._uri
+        environ.update(self._surroundings)
         remote = _Remote(self, request)
         remote.process = self._link.run(
             argv,

@@ -520,3 +520,87 @@ def test_a_broker_of_a_child_is_killed(
     text = nest.shell("flux-mpi run -N2 -n2 true && echo fine", nnodes=2, output="after.out")
     assert text == "fine\n"
     outer.stop()
+
+
+def test_a_broker_dies_while_a_child_is_made(
+    start: Callable[..., Instance], tmp_path: Path, wait_until: Wait
+) -> None:
+    """One that hangs keeps a creation waiting; once it is dead, the others give it up at once."""
+    outer = start("--cores-per-rank=2", size=4)
+    nest = Nest(outer, tmp_path)
+    pid = outer.broker_pid(3)
+    os.kill(pid, signal.SIGSTOP)
+    (jobid,) = nest.submit("true", nnodes=4)
+    wait_until(lambda: len(nest.files()) == 3, "three of four know of it")
+    os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    assert nest.status(jobid) != 0
+    assert time.monotonic() - began < 10
+    wait_until(lambda: nest.files() == [], "nothing is left of it")
+    assert nest.run("echo", "fine", nnodes=3) == "fine\n"
+    outer.stop()
+
+
+def test_a_cancel_while_a_child_is_made(
+    start: Callable[..., Instance], tmp_path: Path, wait_until: Wait
+) -> None:
+    outer = start("--cores-per-rank=2", size=5)
+    nest = Nest(outer, tmp_path)
+    pid = outer.broker_pid(2)
+    os.kill(pid, signal.SIGSTOP)
+    (jobid,) = nest.submit("true", nnodes=3)  # on ranks 0 to 2
+    wait_until(lambda: len(nest.files()) == 2, "two of three know of it")
+    outer("cancel", encode(jobid))
+    wait_until(lambda: nest.files() == [], "they have given it up")
+    # Who does not need the one that hangs is not kept by it.
+    assert nest.run("echo", "fine", nnodes=2) == "fine\n"
+    os.kill(pid, signal.SIGCONT)
+    assert nest.status(jobid) != 0
+    assert nest.run("echo", "fine", nnodes=5, output="again.out") == "fine\n"
+    assert outer.stop() == 0
+    outer.assert_nothing_left()
+
+
+def test_the_first_broker_of_a_child_dies(
+    start: Callable[..., Instance], tmp_path: Path, wait_until: Wait
+) -> None:
+    outer = start("--cores-per-rank=2", size=4)
+    nest = Nest(outer, tmp_path)
+    env = {k: v for k, v in outer.env.items() if not k.startswith("FLUX_")}
+    spec = jobspec(["sh", "-c", f"echo up > {tmp_path}/up; sleep 300"], tmp_path, env, nnodes=3)
+    spec["attributes"]["system"]["constraints"] = {"ranks": ["1-3"]}
+    answer = outer.handle.call("job-ingest.submit", {"entries": [{"jobspec": spec}]})
+    jobid = answer["arrays"][0][0]
+    wait_until((tmp_path / "up").exists, "the child is up")
+    os.kill(outer.broker_pid(1), signal.SIGKILL)
+    assert nest.status(jobid) != 0
+    wait_until(lambda: nest.files() == [], "nothing is left of it")
+    assert nest.run("echo", "fine", nnodes=3, output="after.out") == "fine\n"
+    outer.stop()
+
+
+def test_hundreds_leave_nothing(start: Callable[..., Instance], tmp_path: Path) -> None:
+    """Neither descriptors, nor threads, nor communicators, nor folders."""
+    outer = start("--cores-per-rank=4", size=2)
+    nest = Nest(outer, tmp_path)
+
+    def used() -> list[tuple[int, int]]:
+        pids = [outer.broker_pid(rank) for rank in range(2)]
+        return [
+            (len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")))
+            for pid in pids
+        ]
+
+    def batch(count: int) -> None:
+        ids = nest.submit("true", count=count, nnodes=2, output=None)
+        ids += nest.submit("true", count=count, output=None)
+        for jobid in ids:
+            assert nest.status(jobid) == 0
+
+    batch(10)
+    before = used()
+    batch(150)
+    assert nest.files() == []
+    assert used() == before
+    assert outer.stop() == 0
+    outer.assert_nothing_left()

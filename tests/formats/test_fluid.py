@@ -181,6 +181,13 @@ def test_nth_and_index_are_inverse(first: int, k: int) -> None:
 def test_ids_of_other_generators_have_no_index() -> None:
     with pytest.raises(ValueError, match="different generators"):
         fluid.index(Generator(0).take(1, 5), Generator(1).take(1, 5))
+    with pytest.raises(ValueError, match="different generators"):
+        fluid.indexes(Generator(0).take(1, 5), [Generator(n).take(1, 5) for n in (0, 1)])
+
+
+@given(first=st.integers(0, MAX_FLUID >> 1), ks=st.lists(st.integers(0, 5000)))
+def test_many_are_indexed_as_each_is(first: int, ks: list[int]) -> None:
+    assert fluid.indexes(first, [fluid.nth(first, k) for k in ks]) == ks
 
 
 def test_a_generator_can_be_told_what_is_taken() -> None:

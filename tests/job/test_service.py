@@ -147,6 +147,18 @@ def test_wait_all_of_single_members_and_of_ended_jobs(world: Any, make_entry: Ma
     assert not left.answered
 
 
+def test_wait_all_tells_how_long_jobs_ran(world: Any, make_entry: Make) -> None:
+    ((first, count),) = world.submit(make_entry(count=2, mock=1.5))
+    ((held, _),) = world.submit(make_entry(), urgency=0)
+    ids = [[first, count], [held, 1]]
+    call = world.call("job-manager.wait-all", {"ids": ids, "times": True}, streaming=True)
+    world.broker.run(10.0)
+    world.call("job-manager.raise", {"ids": [[held, 1]], "type": "cancel", "note": "why"})
+    done = [entry for payload in call.payloads for entry in payload["done"]]
+    assert done[:2] == [[fluid.nth(first, k), 0, None, pytest.approx(1.5)] for k in range(2)]
+    assert done[2] == [held, -1, "cancel: why", None]
+
+
 def test_wait_all_without_ids_is_for_all_that_is_active(world: Any, make_entry: Make) -> None:
     ((old, _),) = world.submit(make_entry())
     world.finish(old)

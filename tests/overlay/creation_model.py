@@ -127,7 +127,9 @@ class _Broker(Broker):
         self.frame_limit = 1 << 20
         self.reactor = _Reactor()  # type: ignore[assignment]
         self.router = Router(rank, tree(links), self)
+        self.parent = None
         self.on_peer_lost = []
+        self.on_child_gone = []
         self.children = set()
         self.called: dict[tuple[Any, ...], int] = {}
         self.posted: list[tuple[int, Message]] = []

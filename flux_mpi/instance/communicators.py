@@ -62,7 +62,9 @@ class Communicators:
         done: Callable[[Transport | None, str], object],
     ) -> None:
         """See ``world.Maker``."""
-        tag = FIRST_TAG + ticket % self._tags
+        # Downwards: of several calls on one communicator Open MPI lets the lowest tag go on, so one
+        # that a death has left inside keeps none with a later ticket.
+        tag = FIRST_TAG + self._tags - 1 - ticket % self._tags
         if mode == CONTEXT:
             done(self._transport(birth, self._comm, tag, birth.members), "")
             return
@@ -72,7 +74,9 @@ class Communicators:
         def made(comm: MPI.Comm | None, why: str) -> None:
             self.blocked -= 1
             group.Free()
-            done(None if comm is None else self._transport(birth, comm, 1, None), why)
+            # The same tag for its messages: MPICH may hand what was left unreceived on a freed
+            # communicator to the next one with its number.
+            done(None if comm is None else self._transport(birth, comm, tag, None), why)
 
         _in_thread(self._reactor, lambda: self._comm.Create_group(group, tag), made)
 

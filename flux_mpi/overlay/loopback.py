@@ -73,13 +73,14 @@ class LoopbackTransport(Transport):
         if not self._dirty:
             return
         network = self.network
+        delay_s = network.latency_s + self.reactor.lag_s
         for peer in sorted(self._dirty):
             queue = self.links.get(peer)
             other = network.nodes.get(peer)
             if queue and other is not None:
                 data = b"".join(queue)
                 queue.clear()
-                other.reactor.call_later(network.latency_s, partial(other.arrive, self.rank, data))
+                other.reactor.call_later(delay_s, partial(other.arrive, self.rank, data))
         self._dirty.clear()
 
     def arrive(self, peer: int, data: bytes) -> None:

@@ -51,6 +51,10 @@ class Tenant(Protocol):
 class Reactor(ABC):
     """Timers, deferred calls and turn-end hooks; subclasses bring the clock and the waiting."""
 
+    lag_s = 0.0
+    """How far what happens in this turn is ahead of the clock: only where time is simulated and
+    code is charged for what it takes."""
+
     def __init__(self) -> None:
         self._timers: list[tuple[float, int, Timer]] = []
         self._cancelled = 0

@@ -24,6 +24,10 @@ class Scope(Reactor):
         self._source: Callable[[], bool] | None = None
         self.closed = False
 
+    @property
+    def lag_s(self) -> float:  # type: ignore[override]
+        return self._base.lag_s
+
     def now(self) -> float:
         return self._base.now()
 

@@ -52,6 +52,7 @@ class Lane(Reactor):
         self._active_lanes = active
         self._meter = meter
         self._free_at = self._debt = 0.0
+        self._began: float | None = None
         self.spent = 0.0
         """Seconds that its broker's code took in all, if it is metered."""
         self.closed = False
@@ -90,11 +91,20 @@ class Lane(Reactor):
 
     def _charge(self, run: Callable[[], None]) -> None:
         assert self._meter is not None
-        began = self._meter()
-        run()
-        took = self._meter() - began
-        self.spent += took
-        self._debt += took
+        began = self._began = self._meter()
+        try:
+            run()
+        finally:
+            self._began = None
+            took = self._meter() - began
+            self.spent += took
+            self._debt += took
+
+    @property
+    def lag_s(self) -> float:  # type: ignore[override]
+        if self._meter is None or self._began is None:
+            return 0.0
+        return self._debt + self._meter() - self._began
 
     def touch(self) -> None:
         """Something was done to this lane's broker from outside: let its hooks run."""

@@ -148,7 +148,7 @@ def test_a_metered_broker_is_busy_as_long_as_its_code_takes() -> None:
         machine.wait_all(machine.submit(spec("sleep", "1"), 3))
         times.append(machine.reactor.now() - began)
     assert times[0] < 1.01
-    assert times[1] > times[0] + 0.01
+    assert times[1] > times[0] + 0.002
 
 
 def test_a_supervisor_that_takes_time_to_start_tasks() -> None:

@@ -80,7 +80,7 @@ REPORT = (
     value(
         "--perf-format",
         metavar="FORMAT",
-        help="Write a line for each instance instead: {treeid} {elapse} {begin} {end} {njobs}…",
+        help="Instead a line for each instance, with {treeid}, {elapse}, {njobs} and so on.",
     ),
     flag("--quiet", help="Show neither progress nor the summary."),
     flag("-d", "--dry-run", help="Print what would be done as JSON, and do nothing."),

@@ -14,8 +14,11 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flux_mpi.client.aio import AsyncHandle as AsyncHandle
+    from flux_mpi.client.batch import batch as batch
+    from flux_mpi.client.batch import child_uri as child_uri
     from flux_mpi.client.executor import FluxExecutor as FluxExecutor
     from flux_mpi.client.executor import JobException as JobException
+    from flux_mpi.client.groups import GroupChange as GroupChange
     from flux_mpi.client.handle import Handle as Handle
     from flux_mpi.client.jobs import cancel as cancel
     from flux_mpi.client.jobs import jobs as jobs
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from flux_mpi.client.jobs import submit as submit
     from flux_mpi.client.jobs import wait as wait
     from flux_mpi.client.jobs import wait_all as wait_all
+    from flux_mpi.client.kvs import KVS as KVS
     from flux_mpi.client.tree import TreeResult as TreeResult
     from flux_mpi.client.tree import start_tree as start_tree
     from flux_mpi.client.tree import tree as tree
@@ -37,12 +41,16 @@ _HOME = {
     "AsyncHandle": "flux_mpi.client.aio",
     "FluxError": "flux_mpi.message.errors",
     "FluxExecutor": "flux_mpi.client.executor",
+    "GroupChange": "flux_mpi.client.groups",
     "Handle": "flux_mpi.client.handle",
     "JobException": "flux_mpi.client.executor",
+    "KVS": "flux_mpi.client.kvs",
     "Jobspec": "flux_mpi.formats.jobspec",
     "TreeResult": "flux_mpi.client.tree",
     "Workers": "flux_mpi.client.workers",
+    "batch": "flux_mpi.client.batch",
     "cancel": "flux_mpi.client.jobs",
+    "child_uri": "flux_mpi.client.batch",
     "jobs": "flux_mpi.client.jobs",
     "kill": "flux_mpi.client.jobs",
     "result": "flux_mpi.client.jobs",

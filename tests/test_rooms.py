@@ -39,13 +39,13 @@ ROOMS: dict[str, set[str]] = {
 """Each room with those it builds on; it may use what they build on as well."""
 
 THIRD_PARTY: dict[str, set[str]] = {
-    "formats": {"mnemonicode", "yaml"},
+    "formats": {"mnemonicode", "tomli", "yaml"},
     "message": {"msgpack"},
     "overlay": {"msgpack"},
     "resource": {"numpy"},
     "sched": {"numpy", "numba"},
     "job": {"numpy"},
-    "instance": {"mpi4py", "tomli"},
+    "instance": {"mpi4py"},
     "client": {"msgpack"},
     "sim": {"numpy"},
 }
@@ -57,10 +57,12 @@ EXCEPTIONS: dict[str, set[str]] = {
     "shell/service.py": {"broker"},
     "ensemble/service.py": {"broker"},
     "shell/link.py": {"reactor"},
+    "shell/branch.py": {"reactor"},
     # The one place besides instance/ that speaks MPI.
     "overlay/mpi.py": {"mpi4py"},
-    # "flux-mpi start" is a command like the others, and the door to the instance.
-    "cli/main.py": {"instance"},
+    # "flux-mpi start" is a command like the others, and the door to the instance; "flux-mpi pty"
+    # is what alloc has run on a job's node.
+    "cli/main.py": {"instance", "shell"},
     "cli/start.py": {"instance"},
     # "flux-mpi resource-query" is no client: it matches by itself, without an instance.
     "cli/rq_session.py": {"resource", "sched"},
@@ -210,6 +212,8 @@ STANDARD_ONLY = [
     "shell/followers.py",
     "shell/wire.py",
     "shell/standin.py",
+    "shell/ptyhost.py",
+    "formats/ptystream.py",
     "shell/system.py",
     "resource/discovery.py",
 ]

@@ -69,6 +69,9 @@ class Broker:
         self.events = EventLog() if self.children else EventLog(keep=0)
         self.subscriptions = Subscriptions(self._callback_failed)
         self.on_peer_lost: list[Callable[[int, str], object]] = []
+        self.on_child_gone: list[Callable[[int], object]] = []
+        """Called when a child was lost or has left, and with it all below it."""
+        self.on_client_gone: list[Callable[[int], object]] = []
         self._clients: ClientSink = lambda client, message: None
         self.count_clients: Callable[[], int] = lambda: 0
         self._handlers: dict[str, dict[str, Handler]] = {}
@@ -312,6 +315,8 @@ class Broker:
     def client_gone(self, client: int) -> None:
         """A client of this broker disconnected."""
         self.router.client_gone(client)
+        for callback in self.on_client_gone:
+            callback(client)
 
     def _from_peer(self, peer: int, data: bytes) -> None:
         decoder = self._decoders.get(peer)
@@ -353,6 +358,7 @@ class Broker:
         self.router.peer_gone(peer, "has left")
         self.send_control(peer, "farewell")
         self.transport.release(peer)
+        self._child_gone(peer)
 
     def _peer_lost(self, peer: int, why: str) -> None:
         self.children.discard(peer)
@@ -360,3 +366,9 @@ class Broker:
         self.router.peer_gone(peer)
         for callback in self.on_peer_lost:
             callback(peer, why)
+        if peer != self.parent:
+            self._child_gone(peer)
+
+    def _child_gone(self, child: int) -> None:
+        for callback in self.on_child_gone:
+            callback(child)

@@ -6,14 +6,26 @@ written against, so that tests can hand them something smaller.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flux_mpi.message.errors import FluxError, ServiceError
-from flux_mpi.message.message import ANY, NORESPONSE, STREAMING, Message, unpack
+from flux_mpi.message.message import ANY, FIRST_CLIENT, NORESPONSE, STREAMING, Message, unpack
 from flux_mpi.reactor import Reactor
 
-__all__ = ["ANY", "Broker", "Handler", "Request", "Response", "Rpc", "ServiceError"]
+__all__ = [
+    "ANY",
+    "Broker",
+    "Handler",
+    "Request",
+    "Response",
+    "Rpc",
+    "ServiceError",
+    "ask_root",
+    "child_of",
+    "client_of",
+]
 
 
 class Request:
@@ -189,3 +201,32 @@ class Broker(Protocol):
     @property
     def attrs(self) -> Any:
         """The broker's attributes: ``get(name)``, ``set(name, value)``, ``items()``."""
+
+
+def ask_root(broker: Broker, request: Request) -> None:
+    """Have the root answer: a method of its own of a service that every rank offers."""
+
+    def answer(response: Response) -> None:
+        if response.errnum:
+            request.error(response.errnum, response.text)
+        else:
+            request.respond(response.payload)
+
+    call = broker.rpc(request.topic, request.payload, answer, rank=0)
+    request.on_close(call.cancel)
+
+
+def client_of(request: Request) -> int:
+    """The client of this very broker that asks. Raises ServiceError (EPERM) when it is none."""
+    route = request.message.route
+    if len(route) != 1 or route[0] < FIRST_CLIENT:
+        raise ServiceError(errno.EPERM, "only a client of this very broker can do that")
+    return route[0]
+
+
+def child_of(request: Request) -> int:
+    """The broker right below that asks. Raises ServiceError (EPERM) when somebody else does."""
+    route = request.message.route
+    if len(route) != 1 or route[0] >= FIRST_CLIENT:
+        raise ServiceError(errno.EPERM, f"{request.topic}: is between brokers")
+    return route[0]

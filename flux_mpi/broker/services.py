@@ -1,4 +1,4 @@
-"""What every broker offers about itself: broker, attr, log, event, service, config, overlay."""
+"""What every broker offers: broker, attr, log, event, service, config, overlay, barrier, groups."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import errno
 import os
 from typing import Any
 
+from flux_mpi.broker.barrier_service import BarrierService
 from flux_mpi.broker.broker import Broker
+from flux_mpi.broker.group_service import GroupService
 from flux_mpi.broker.logring import LEVELS, Entry
 from flux_mpi.broker.membership import Membership
-from flux_mpi.broker.service import Request, Response
+from flux_mpi.broker.service import Request, ask_root, client_of
 from flux_mpi.message.errors import ServiceError
-from flux_mpi.message.message import FIRST_CLIENT, Message, pack
+from flux_mpi.message.message import pack
 
 
 def _text(payload: Any, field: str, default: str | None = None) -> str:
@@ -54,18 +56,11 @@ class BrokerServices:
         else:
             above = {"status": self._ask_root, "errors": self._ask_root}
         broker.register("overlay", above)
+        BarrierService(broker)
+        GroupService(broker)
 
     def _ask_root(self, request: Request) -> None:
-        """Have the root answer: a method of its own of a service that every rank offers."""
-
-        def answer(response: Response) -> None:
-            if response.errnum:
-                request.error(response.errnum, response.text)
-            else:
-                request.respond(response.payload)
-
-        call = self.broker.rpc(request.topic, request.payload, answer, rank=0)
-        request.on_close(call.cancel)
+        ask_root(self.broker, request)
 
     # -- broker ---------------------------------------------------------------------------------
 
@@ -173,7 +168,7 @@ class BrokerServices:
 
     def service_add(self, request: Request) -> None:
         name = _text(request.payload, "service")
-        owner = self._client_of(request.message)
+        owner = client_of(request)
         if name in self.broker.router.services:
             raise ServiceError(errno.EEXIST, f"service {name}: offered already")
         if not name or "." in name or len(name) > 128:
@@ -185,16 +180,10 @@ class BrokerServices:
 
     def service_remove(self, request: Request) -> None:
         name = _text(request.payload, "service")
-        if self.broker.router.services.get(name) != self._client_of(request.message):
+        if self.broker.router.services.get(name) != client_of(request):
             raise ServiceError(errno.ENOENT, f"service {name}: not offered by this client")
         self.broker.router.withdraw(name)
         request.respond()
-
-    @staticmethod
-    def _client_of(message: Message) -> int:
-        if len(message.route) != 1 or message.route[0] < FIRST_CLIENT:
-            raise ServiceError(errno.EPERM, "only a client of this very broker can do that")
-        return message.route[0]
 
     # -- overlay --------------------------------------------------------------------------------
 
@@ -224,7 +213,8 @@ class BrokerServices:
             raise ServiceError(
                 errno.EINVAL, f"rank: {rank!r} is not allowed, 0-{self.broker.size - 1} is"
             )
-        request.respond(self.membership.describe(rank))
+        transport = self.broker.attrs.get("transport", "unknown")
+        request.respond({**self.membership.describe(rank), "transport": transport})
 
     def overlay_errors(self, request: Request) -> None:
         assert self.membership is not None

@@ -12,6 +12,9 @@ SECTIONS = (
         (
             ("start", "Start an instance and run a command or a shell in it"),
             ("uptime", "Say how long the instance has been running"),
+            ("uri", "Print the URI of an instance: of a job, of the one around this, of a process"),
+            ("proxy", "Run a command, or a shell, that talks to another instance"),
+            ("top", "Watch an instance and its jobs, and go down into those that are instances"),
             ("overlay", "Show the tree of brokers and their health"),
             ("getattr", "Print a broker attribute"),
             ("setattr", "Set a broker attribute"),
@@ -30,6 +33,8 @@ SECTIONS = (
             ("submit", "Submit a job, or an array of jobs, and print its id"),
             ("bulksubmit", "Submit a job for each input, as xargs or GNU parallel do"),
             ("tree", "Run a command for many members, over a hierarchy of instances"),
+            ("alloc", "Start an instance of one's own and work in it"),
+            ("batch", "Submit a script that runs in an instance of its own"),
         ),
     ),
     (
@@ -41,7 +46,7 @@ SECTIONS = (
             ("watch", "Show the output of jobs as it appears"),
             ("pgrep", "Find jobs by name"),
             ("pkill", "Cancel jobs by name"),
-            ("pstree", "Show jobs as a tree"),
+            ("pstree", "Show jobs as a tree, down through the hierarchy"),
             ("queue", "Show and control the queues"),
         ),
     ),
@@ -52,6 +57,8 @@ SECTIONS = (
             ("resource-query", "Match requests against a resource graph, without an instance"),
             ("kvs", "Read and write the key-value store"),
             ("event", "Publish and receive events"),
+            ("barrier", "Wait until so many participants are in a barrier"),
+            ("group", "Join and leave groups, and see who is in them"),
         ),
     ),
     (

@@ -68,6 +68,50 @@ def parse_id(text: str, prog: str = "flux-job", status: int = 1) -> int:
         raise UsageError(f"{prog}: invalid job id {text!r}", status) from None
 
 
+def job_paths(texts: Iterable[str], prog: str) -> dict[str, list[int]]:
+    """Operands that are jobs here, or ``ƒ1/ƒ2``: jobs of instances further down.
+
+    Ids by the instance they are in ('' = this one), as a target of `client.target`. A path that
+    ends with a slash, a dot or two is an instance, and all its jobs: no ids. Raises UsageError.
+    """
+    found: dict[str, list[int]] = {}
+    for text in texts:
+        where, slash, last = text.rpartition("/")
+        if last in ("", ".", "..") and text:
+            found.setdefault(text, [])
+        else:
+            found.setdefault(where or slash, []).append(parse_id(last, prog))
+    return found
+
+
+class Elsewhere:
+    """``with`` the instance at ``where``, a target; '' is that of ``handle``."""
+
+    __slots__ = ("_given", "_own", "_where")
+
+    def __init__(self, handle: Handle, where: str) -> None:
+        self._given = handle
+        self._where = where
+        self._own: Handle | None = None
+
+    def __enter__(self) -> Handle:
+        if not self._where:
+            return self._given
+        from flux_mpi.client.target import resolve
+
+        self._own = Handle(resolve(self._where))
+        return self._own
+
+    def __exit__(self, *details: object) -> None:
+        if self._own is not None:
+            self._own.close()
+
+
+def shown_path(where: str, job: int) -> str:
+    """A job as it was asked for."""
+    return f"{where.rstrip('/')}/{Ids()(job)}" if where else Ids()(job)
+
+
 def parse_ids(texts: Iterable[str], command: Any) -> list[int]:
     """Job ids that are operands; a bad one is a usage error."""
     found = []

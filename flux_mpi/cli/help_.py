@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from flux_mpi.cli.commands import SECTIONS, load, names
-from flux_mpi.cli.options import Arguments, Command, UsageError
+from flux_mpi.cli.level import OPTIONS
+from flux_mpi.cli.options import HELP, Arguments, Command, UsageError, synopsis
 
 BEGINNING = """\
-Usage: flux-mpi COMMAND [OPTIONS...]
+Usage: flux-mpi [OPTIONS...] COMMAND [ARGUMENTS...]
 
 flux-mpi starts an instance (a workload manager of your own) on the nodes that mpiexec or srun
 gives it, and runs jobs in it. First steps:
@@ -24,11 +25,16 @@ gives it, and runs jobs in it. First steps:
 
 def overview() -> str:
     """All commands by section."""
-    lines = [BEGINNING]
+    lines, width = [BEGINNING], 16
     for title, commands in SECTIONS:
         lines.append(f"{title}:")
-        lines += [f"  {name:<12}{meaning}" for name, meaning in commands]
+        lines += [f"  {name:<{width}}{meaning}" for name, meaning in commands]
         lines.append("")
+    lines.append("Before the command:")
+    for option in OPTIONS.options:
+        if option is not HELP:
+            lines.append(f"  {synopsis(option).strip():<{width}}{option.help}")
+    lines.append("")
     lines.append("See 'flux-mpi help COMMAND' or 'flux-mpi COMMAND --help' for one of them.")
     return "\n".join(lines) + "\n"
 

@@ -44,12 +44,13 @@ NO_LIMIT = 0xFFFFFFFF
 
 def attach(args: Arguments) -> int:
     job = parse_id(args.operands[0])
-    from flux_mpi.cli.attaching import Session, has_input
+    from flux_mpi.cli.attaching import Session, has_input, terminal_for
 
     with connect() as handle:
         session = Session(
             handle,
             job,
+            terminal=None if args.read_only else terminal_for(handle, job),
             label=args.label_io,
             unbuffered=args.unbuffered,
             show_events=args.show_events or args.verbose > 1,
@@ -72,6 +73,49 @@ def show_info(args: Arguments) -> int:
         found = handle.call("job-info.lookup", {"id": job, "keys": [key], **how})[key]
     print(_document(found))
     return 0
+
+
+def memo(args: Arguments) -> int:
+    job = parse_id(args.operands[0])
+    noted: dict[str, Any] = {}
+    for text in args.operands[1:]:
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UsageError(
+                f"{PROG}: ERROR: memo: expected KEY=VALUE, found {text!r}"
+                + ("" if equals else ": there is no value"),
+                1,
+            )
+        if value == "-":
+            value = sys.stdin.read()
+        _put(noted, key.split("."), _json_or_text(value))
+    from flux_mpi.client.jobs import memo as note
+
+    with connect() as handle:
+        note(job, noted, volatile=args.volatile, handle=handle)
+    return 0
+
+
+def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = into.get(name)
+        if not isinstance(inner, dict):
+            inner = into[name] = {}
+        into = inner
+    into[path[-1]] = value
+
+
+def _json_or_text(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text, parse_constant=lambda name: _refuse(name))
+    except ValueError:
+        return text
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _document(found: Any) -> str:
@@ -791,6 +835,21 @@ COMMAND = Command(
             ),
             operands="[JOBID...]",
             run=list_jobs,
+        ),
+        Command(
+            "memo",
+            "Note something on a job, for all to see.",
+            (flag("--volatile", help="Not in the event log: gone when the instance restarts."),),
+            operands="JOBID KEY=VALUE...",
+            minimum=2,
+            description="""
+            Shown as annotations.user.KEY; a dot in KEY leads into an object. VALUE is JSON, or a
+            text when it is none; null removes KEY, and - reads the value from standard input.
+            """,
+            examples=(
+                ("flux-mpi job memo ƒ1234 step=17", "'flux-mpi jobs -o {user.step}' prints it."),
+            ),
+            run=memo,
         ),
         Command(
             "raise",

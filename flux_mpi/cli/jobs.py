@@ -7,23 +7,36 @@ import sys
 import time
 
 from flux_mpi.cli.common import (
+    Elsewhere,
+    Ids,
     choose_format,
     colored,
     connect,
     id_form,
-    parse_id,
+    job_paths,
     parse_since,
     parse_user,
     print_formats,
     say,
+    shown_path,
     terminal_width,
 )
-from flux_mpi.cli.options import Arguments, Command, UsageError, flag, integer, optional, value
-from flux_mpi.client import info
+from flux_mpi.cli.options import (
+    Arguments,
+    Command,
+    Option,
+    UsageError,
+    flag,
+    integer,
+    optional,
+    value,
+)
+from flux_mpi.client import hierarchy, info
 from flux_mpi.view.table import Format, FormatError, cut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from flux_mpi.client.handle import Handle
@@ -60,6 +73,7 @@ COLORS = {
     info.CANCELED: "\033[37m",
     info.TIMEOUT: "\033[01;31m",
 }
+INSTANCE_COLOR = "\033[01;34m"
 
 
 def run(args: Arguments) -> int:
@@ -68,44 +82,130 @@ def run(args: Arguments) -> int:
         return 0
     if args.json and (args.stats or args.stats_only):
         raise UsageError("flux-jobs: ERROR: --json incompatible with --stats or --stats-only", 1)
+    args.recursive = args.recursive or args.recurse_all
     table = job_format(args.format, args.sort, "flux-jobs", "FLUX_JOBS_FORMAT_DEFAULT")
     with connect() as handle:
         if args.stats or args.stats_only:
             active = print_stats(handle)
             if args.stats_only:
                 return 0 if active else 1
-        request = make_request(args, handle)
-        if not args.json:
-            request["attrs"] = sorted({"state", "result", "userid", *table.attrs})
-        records, unknown = fetch(handle, request)
+        found = [
+            (where, look(handle, where, ids, args, table.attrs))
+            for where, ids in (job_paths(args.operands, "flux-jobs") or {"": []}).items()
+        ]
+    unknown = [shown_path(where, job) for where, instance in found for job in instance.unknown]
     for job in unknown:
         say(f"JobID {job} unknown")
-    if args.operands and not records:
+    first = hierarchy.Instance()
+    for _, instance in found:
+        first.jobs += instance.jobs
+        first.children.update(instance.children)
+    if args.operands and unknown and not first.jobs:
         return 1
-    truncated = 0 < args.count < len(records)
-    if truncated:
-        del records[args.count :]
-    table.sort(records)
+    truncated = 0 < args.count < len(first.jobs) and not args.operands
     if args.json:
-        print_json(records, single=len(args.operands) == 1)
+        jobs = shown_jobs(first, args, table)
+        single = len(args.operands) == 1 and not found[0][1].listed
+        print_json([_with_children(job, first, args, table) for job in jobs], single)
         return 1 if unknown else 0
-    lines = list(table.table(records, header=not args.no_header))
-    width = terminal_width() if args.width == 0 else args.width
-    if width > 0:
-        lines = [cut(line, width) for line in lines]
-    if colored(args.color):
-        offset = 0 if args.no_header else 1
-        for at, record in enumerate(records):
-            color = COLORS.get(record.get("result") or 0)
-            if color:
-                lines[at + offset] = f"{color}{lines[at + offset]}\033[0;0m"
-    lines.append("")
-    write("\n".join(lines))
+    write("".join(f"{line}\n" for line in listing(first, args, table)))
     if truncated and not args.no_header:
         sys.stdout.flush()
         say(f"warning: output truncated at {args.count} jobs.")
         say("Use --count to increase returned results or use filters to alter results.")
     return 1 if unknown else 0
+
+
+def look(
+    handle: Handle, where: str, ids: list[int], args: Arguments, attrs: set[str]
+) -> hierarchy.Instance:
+    """The jobs of an instance that were asked for, and with --recursive those below."""
+    with Elsewhere(handle, where) as other:
+        request = make_request(args, other, ids)
+        if not args.json:
+            needed = {"state", "result", "userid", *attrs}
+            if args.recursive:
+                needed |= hierarchy.NEEDED
+            request["attrs"] = sorted(needed - {info.INSTANCE})
+        plan = hierarchy.Plan(
+            request,
+            levels=args.level if args.recursive else 0,
+            details=info.INSTANCE in attrs,
+            stats=args.stats and args.recursive,
+            everyone=args.recurse_all,
+        )
+        if ids:
+            plan.below = make_request(args, other, [])
+            if "attrs" in request:
+                plan.below["attrs"] = request["attrs"]
+        found = hierarchy.walk(other, plan, at_once=args.threads)
+        found.listed = not ids
+        return found
+
+
+def shown_jobs(
+    instance: hierarchy.Instance, args: Arguments, table: Format
+) -> list[dict[str, Any]]:
+    """The jobs of one instance in the order, and to the number, that was asked for."""
+    jobs = instance.jobs
+    if args.count and instance.listed:
+        jobs = jobs[: args.count]
+    return table.sort(list(jobs))
+
+
+def listing(first: hierarchy.Instance, args: Arguments, table: Format) -> Iterator[str]:
+    """The lines of the list: the first instance's jobs, then those of the instances among them."""
+    sections = list(_sections(first, args, table))
+    jobs = [job for _, _, shown in sections for job in shown]
+    # One table for all, so that columns are as wide, or left out, in each part of it.
+    rows = table.table(jobs, header=not args.no_header)
+    width = terminal_width() if args.width == 0 else args.width
+    color = colored(args.color)
+    if not args.no_header:
+        yield cut(next(rows), width)
+    for title, note, shown in sections:
+        if title:
+            yield ""
+            yield title
+        if note:
+            yield note
+        for job in shown:
+            line = cut(next(rows), width)
+            chosen = COLORS.get(job.get("result") or 0)
+            if chosen is None and hierarchy.is_instance(job):
+                chosen = INSTANCE_COLOR
+            yield f"{chosen}{line}\033[0;0m" if color and chosen else line
+
+
+def _sections(
+    instance: hierarchy.Instance, args: Arguments, table: Format
+) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(title, remark, jobs) of an instance, and of those below."""
+    title = "/".join(map(Ids(), instance.path)) + ":" if instance.path else ""
+    if instance.error:
+        yield title, f"cannot be listed: {instance.error}", []
+        return
+    jobs = shown_jobs(instance, args, table)
+    yield title, stats_line(instance.stats) if title and args.stats else "", jobs
+    for job in jobs:
+        child = instance.children.get(job["id"])
+        if child is not None:
+            yield from _sections(child, args, table)
+
+
+def _with_children(
+    job: dict[str, Any], instance: hierarchy.Instance, args: Arguments, table: Format
+) -> dict[str, Any]:
+    """A job as JSON, with its own jobs in it when it is an instance that was looked into."""
+    found = info.JobInfo(job).to_dict()
+    child = instance.children.get(job["id"])
+    if child is not None:
+        found["jobs"] = [
+            _with_children(each, child, args, table) for each in shown_jobs(child, args, table)
+        ]
+        if child.error:
+            found["error"] = child.error
+    return found
 
 
 def write(text: str) -> None:
@@ -132,8 +232,8 @@ def job_format(text: str | None, sort: str | None, prog: str, variable: str) -> 
     return table
 
 
-def make_request(args: Arguments, handle: Handle) -> dict[str, Any]:
-    """What to ask ``job-list.list`` for, from the options."""
+def make_request(args: Arguments, handle: Handle, ids: list[int]) -> dict[str, Any]:
+    """What to ask ``job-list.list`` for: ``ids``, or what the options say."""
     filters = args.filter
     since = 0.0
     if args.since:
@@ -157,8 +257,7 @@ def make_request(args: Arguments, handle: Handle) -> dict[str, Any]:
         "states": states,
         "results": results,
     }
-    if args.operands:
-        ids = [parse_id(text, "flux-jobs") for text in args.operands]
+    if ids:
         request.update(ids=ids, states=info.ACTIVE | info.INACTIVE, results=0, max_entries=len(ids))
         return request
     user = None if args.A or (args.include and args.user is None) else args.user
@@ -213,31 +312,31 @@ def fetch(handle: Handle, request: dict[str, Any]) -> tuple[list[dict[str, Any]]
             raise
     if "ids" not in request:
         return records, []
-    from flux_mpi.cli.common import Ids
-
     found = {record["id"] for record in records}
     return records, [Ids()(job) for job in request["ids"] if job not in found]
+
+
+def stats_line(stats: dict[str, Any]) -> str:
+    """Counts of jobs, as Flux words them."""
+    counts = info.job_counts(stats)
+    failed = sum(counts[name] for name in ("failed", "canceled", "timeout"))
+    return (
+        f"{counts['running']} running, {counts['successful']} completed, {failed} failed, "
+        f"{counts['pending']} pending"
+    )
 
 
 def print_stats(handle: Handle) -> bool:
     """One line of counts; returns whether any job is active."""
     stats = handle.call("job-list.stats", {})
-    states = stats.get("job_states") or {}
-    pending = sum(states.get(name, 0) for name in ("depend", "priority", "sched"))
-    running = states.get("run", 0) + states.get("cleanup", 0)
-    failed = sum(stats.get(name, 0) for name in ("failed", "canceled", "timeout"))
-    print(
-        f"{running} running, {stats.get('successful', 0)} completed, {failed} failed, "
-        f"{pending} pending, {stats.get('inactive_purged', 0)} inactive purged"
-    )
-    return bool(pending + running)
+    print(f"{stats_line(stats)}, {stats.get('inactive_purged', 0)} inactive purged")
+    return bool(info.job_counts(stats)["active"])
 
 
-def print_json(records: list[dict[str, Any]], single: bool) -> None:
+def print_json(found: list[dict[str, Any]], single: bool) -> None:
     """``{"jobs": […]}``, or the one job that was asked for."""
     import json
 
-    found = [info.JobInfo(record).to_dict() for record in records]
     if single:
         if found:
             print(json.dumps(found[0]))
@@ -286,14 +385,28 @@ FORMAT = value(
     help="A named format ('help' lists them) or a string such as '{id.f58} {name} {runtime!F}'.",
 )
 NO_HEADER = flag("-n", "--no-header", help="No header line.")
-COLOR = optional(
+LEVEL = value(
     "-L",
-    "--color",
-    metavar="WHEN",
-    const="always",
-    choices=("always", "never", "auto"),
-    help="Colours: always, never, or auto (the default).",
+    "--level",
+    metavar="N",
+    default=hierarchy.DEEPEST,
+    convert=integer(0),
+    help="Go down N levels of instances only.",
 )
+
+
+def _color(*names: str) -> Option:
+    return optional(
+        *names,
+        metavar="WHEN",
+        const="always",
+        choices=("always", "never", "auto"),
+        help="Colours: always, never, or auto (the default).",
+    )
+
+
+COLOR = _color("-L", "--color")
+"""Of commands whose -L means nothing else."""
 
 COMMAND = Command(
     "jobs",
@@ -325,7 +438,17 @@ COMMAND = Command(
             help="Cut lines at N columns (no N: those of the terminal).",
         ),
         flag("--json", help="Print JSON."),
-        COLOR,
+        _color("--color"),
+        flag("-R", "--recursive", help="List the jobs of instances among them too, and so on."),
+        LEVEL,
+        flag("--recurse-all", help="The same, and try those of other users too."),
+        value(
+            "--threads",
+            metavar="N",
+            default=hierarchy.AT_ONCE,
+            convert=integer(1),
+            help=f"Ask at most N instances at the same time (default {hierarchy.AT_ONCE}).",
+        ),
         flag("--stats", help="Print counts before the list."),
         flag("--stats-only", help="Print counts only; exit 1 when no job is active."),
     ),
@@ -335,8 +458,15 @@ COMMAND = Command(
     urgency, priority, state, state_single, status, status_abbrev, name, cwd, queue, ntasks, ncores,
     nnodes, ranks, nodelist, duration, expiration, t_remaining, t_submit, t_depend, t_priority,
     t_sched, t_run, t_cleanup, t_inactive, runtime, success, result, result_abbrev, waitstatus,
-    returncode, exception.occurred, .severity, .type, .note, annotations, sched.*, user.*,
-    dependencies, contextual_info, contextual_time, inactive_reason.
+    returncode, exception.occurred, .severity, .type, .note, annotations, sched.*, user.*, uri,
+    uri.local, dependencies, contextual_info, contextual_time, inactive_reason.
+
+    Of jobs that are instances: instance.stats (.total .pending .running .successful .failed ...),
+    instance.progress, instance.utilization, instance.gpu_utilization,
+    instance.resources.STATE.COUNT with all, up, down, allocated or free and nnodes, ncores or
+    ngpus. They ask each instance; one that does not answer within 5 s leaves them empty.
+
+    A JOBID may be a path: ID/ID is a job of the instance that is job ID, and ID/ all jobs of it.
 
     Conversions: !d !D (dates), !F !H (durations), !P (percent). A type ending in h shows a hyphen
     for what is unset; a trailing + marks a cut. ?: before a column drops it when it is empty for
@@ -345,6 +475,8 @@ COMMAND = Command(
     examples=(
         ("flux-mpi jobs -a -f failed -o endreason", "Why jobs failed."),
         ("flux-mpi jobs -o '{id.f58} {nodelist:h} {runtime!H}'", "A format of one's own."),
+        ("flux-mpi jobs -R --stats", "The jobs of the whole hierarchy, with counts."),
+        ("flux-mpi jobs -o '{id.f58} {name} {instance.progress!P}'", "How far instances are."),
     ),
     run=run,
 )

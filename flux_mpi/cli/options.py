@@ -16,11 +16,15 @@ PROGRAM = "flux-mpi"
 
 
 class UsageError(Exception):
-    """A command line that makes no sense; ``status`` is the exit status."""
+    """A command line that makes no sense; ``status`` is the exit status.
 
-    def __init__(self, text: str, status: int = 2) -> None:
+    ``reason`` is the text without the usage line and the name of who speaks.
+    """
+
+    def __init__(self, text: str, status: int = 2, reason: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.reason = reason or text
 
 
 class HelpRequested(Exception):
@@ -158,6 +162,20 @@ class Arguments:
         self.operands = operands
         self.command = command
         self.given: set[str] = set()
+
+    def override(self, later: Arguments) -> None:
+        """Take over what was given in ``later``: its values win, lists and counts add up."""
+        values = self.__dict__
+        # By the names of their values: options may share a list.
+        kinds = {option.dest: option.kind for option in self.command.options}
+        for dest in later.given:
+            new = getattr(later, dest)
+            if kinds[dest] == "repeat":
+                new = [*(values[dest] or []), *new]
+            elif kinds[dest] == "count":
+                new += values[dest]
+            values[dest] = new
+        self.given |= later.given
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the command has no option {name!r}")
@@ -356,8 +374,8 @@ class Command:
     def fail(self, text: str, status: int = 2) -> NoReturn:
         """Raises UsageError: with the usage line for a malformed command line (status 2)."""
         if status == 2:
-            raise UsageError(f"usage: {self.usage}\n{self.path}: error: {text}", 2)
-        raise UsageError(f"{program(self)}: ERROR: {text}", status)
+            raise UsageError(f"usage: {self.usage}\n{self.path}: error: {text}", 2, text)
+        raise UsageError(f"{program(self)}: ERROR: {text}", status, text)
 
     # -- help -------------------------------------------------------------------------------------
 

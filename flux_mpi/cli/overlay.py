@@ -40,14 +40,16 @@ def status(args: Arguments) -> int:
         return 0
     for prefix, node in _walk(tree, pretty=not args.no_pretty, down=args.down):
         text = node["status"]
-        since = f" for {time.time() - node['since']:.6g}s" if args.verbose else ""
+        more = ""
         if args.verbose:
             from flux_mpi.formats.duration import short
 
-            since = f" for {short(time.time() - node['since'])}"
+            more = f" for {short(time.time() - node['since'])}"
+            if node is tree and "transport" in tree:
+                more += f", over a {tree['transport']}"
         if color and text in COLORS:
             text = f"{COLORS[text]}{text}\033[0m"
-        print(f"{prefix}{node['rank']} {node['hostname']}: {text}{since}")
+        print(f"{prefix}{node['rank']} {node['hostname']}: {text}{more}")
     return 0
 
 

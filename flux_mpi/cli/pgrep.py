@@ -19,6 +19,7 @@ from flux_mpi.cli.jobs import (
 )
 from flux_mpi.cli.options import Arguments, Command, UsageError, flag, integer, value
 from flux_mpi.client import info
+from flux_mpi.client.hierarchy import detail
 from flux_mpi.formats import fluid
 
 TYPE_CHECKING = False
@@ -64,7 +65,7 @@ def find(
         "max_entries": args.max_entries,
         "states": states,
         "results": results,
-        "attrs": sorted({"name", *attrs}),
+        "attrs": sorted({"name", *attrs} - {info.INSTANCE}),
     }
     if args.A or (args.user is not None and args.user < 0):
         pass
@@ -74,7 +75,10 @@ def find(
         request["queue"] = args.queue
     records, _ = fetch(handle, request)
     found = [record for record in records if matches(record)]
-    return found[: args.count] if args.count else found
+    found = found[: args.count] if args.count else found
+    if info.INSTANCE in attrs:
+        detail(handle, found)
+    return found
 
 
 def pgrep(args: Arguments) -> int:

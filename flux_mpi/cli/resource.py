@@ -22,6 +22,8 @@ from flux_mpi.cli.options import (
     repeat,
     value,
 )
+from flux_mpi.client.resources import STATES as LIST_STATES
+from flux_mpi.client.resources import ResourceStatus
 from flux_mpi.view.table import Format, FormatError
 
 TYPE_CHECKING = False
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from flux_mpi.formats.rv1 import RSet
 
 PROG = "flux-resource"
-LIST_STATES = ("up", "down", "allocated", "free", "all")
 STATUS_STATES = (
     "avail",
     "exclude",
@@ -74,49 +75,11 @@ DRAIN_FORMATS = {
 }
 
 
-class View:
-    """What ``resource.status`` said, as sets."""
+class View(ResourceStatus):
+    """What ``resource.status`` said."""
 
     def __init__(self, handle: Handle) -> None:
-        from flux_mpi.formats.idset import IDSet
-        from flux_mpi.formats.rv1 import RSet
-
-        answer = handle.call("resource.status", {})
-        self.all = RSet.parse(answer["R"]) if answer.get("R") else RSet()
-        self.allocated = RSet.parse(answer["allocated"]) if answer.get("allocated") else RSet()
-        self.online = IDSet.parse(answer.get("online") or "")
-        self.offline = IDSet.parse(answer.get("offline") or "")
-        self.exclude = IDSet.parse(answer.get("exclude") or "")
-        self.expiration = answer.get("expiration") or 0.0
-        self.others: dict[str, dict[str, int]] = answer.get("others") or {}
-        """Units of what there is beside nodes, cores and GPUs, by type."""
-        self.drained: dict[IDSet, tuple[float, str]] = {
-            IDSet.parse(ranks): (when, reason or "")
-            for ranks, (when, reason) in (answer.get("drained") or {}).items()
-        }
-
-    @property
-    def drained_ranks(self) -> IDSet:
-        from flux_mpi.formats.idset import IDSet
-
-        found = IDSet()
-        for ranks in self.drained:
-            found = found | ranks
-        return found
-
-    def scheduler(self, state: str) -> RSet:
-        """The scheduler's view: what is up, down, allocated, free, or all there is."""
-        usable = self.all.subset(self.all.ranks - self.exclude)
-        unusable = self.offline | self.drained_ranks
-        if state == "all":
-            return usable
-        if state == "down":
-            return usable.subset(usable.ranks & unusable)
-        if state == "up":
-            return usable.subset(usable.ranks - unusable)
-        if state == "allocated":
-            return self.allocated
-        return usable.subset(usable.ranks - unusable) - self.allocated
+        super().__init__(handle.call("resource.status", {}))
 
     def include(self, targets: str | None) -> IDSet | None:
         """The ranks of an idset or hostlist; None when there is no such restriction."""

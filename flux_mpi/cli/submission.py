@@ -144,7 +144,7 @@ class JobError(UsageError):
     """An option of a job that makes no sense; exit status 1, as in Flux."""
 
     def __init__(self, prog: str, text: str) -> None:
-        super().__init__(f"{prog}: ERROR: {text}", 1)
+        super().__init__(f"{prog}: ERROR: {text}", 1, text)
 
 
 class Builder:
@@ -163,6 +163,16 @@ class Builder:
 
         if not command:
             raise self.fail("job command and arguments are missing")
+        try:
+            return self._geometry(Jobspec, options, command, self.common(options))
+        except JobspecError as error:
+            raise self.fail(str(error)) from None
+
+    def common(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What every kind of job may say, as keywords of ``Jobspec.from_command``.
+
+        Raises JobError.
+        """
         shell = self._shell_options(options)
         common: dict[str, Any] = {
             "duration": self._duration(options.get("time_limit")),
@@ -183,10 +193,7 @@ class Builder:
             common["constraints"] = self._constraint(requires)
         if options.get("queue") is None:
             del common["queue"]
-        try:
-            return self._geometry(Jobspec, options, command, common)
-        except JobspecError as error:
-            raise self.fail(str(error)) from None
+        return common
 
     # -- resources --------------------------------------------------------------------------------
 

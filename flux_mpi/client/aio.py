@@ -17,6 +17,14 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from flux_mpi.client.groups import (
+    STATUS_TIMEOUT_S,
+    GroupChange,
+    View,
+    entry,
+    own_name,
+    timed_out,
+)
 from flux_mpi.client.handle import _connect, _error_text, _pack
 from flux_mpi.client.jobs import (
     FLAG_WAITABLE,
@@ -125,6 +133,51 @@ class AsyncHandle:
     async def attr_get(self, name: str, rank: int = ANY) -> str:
         value: str = (await self.rpc("attr.get", {"name": name}, rank))["value"]
         return value
+
+    # -- jobs that talk ---------------------------------------------------------------------------
+
+    async def barrier(self, name: str, nprocs: int, timeout: float | None = None) -> None:
+        """As ``Handle.barrier``. Cancelling the task fails the barrier for the others."""
+        request = asyncio.ensure_future(self.rpc("barrier.enter", entry(self.uri, name, nprocs)))
+        try:
+            done, _ = await asyncio.wait([request], timeout=timeout)
+            found = None
+            if not done:
+                ask = self.rpc("barrier.status", {"name": name})
+                try:
+                    found = await asyncio.wait_for(ask, STATUS_TIMEOUT_S)
+                except (asyncio.TimeoutError, FluxError):
+                    pass  # that it timed out is the news, not how far it was
+            if not request.done():
+                assert timeout is not None
+                raise timed_out(name, nprocs, timeout, found)
+            await request
+        finally:
+            if not request.done():
+                request.cancel()
+                await asyncio.wait([request])
+
+    async def join_group(self, name: str, member: str | None = None) -> str:
+        """As ``Handle.join_group``."""
+        member = own_name(self.uri) if member is None else member
+        await self.rpc("groups.join", {"name": name, "member": member})
+        return member
+
+    async def leave_group(self, name: str, member: str | None = None) -> None:
+        """As ``Handle.leave_group``."""
+        member = own_name(self.uri) if member is None else member
+        await self.rpc("groups.leave", {"name": name, "member": member})
+
+    async def group(self, name: str) -> list[str]:
+        """As ``Handle.group``."""
+        members: list[str] = (await self.rpc("groups.get", {"name": name}))["members"]
+        return members
+
+    async def watch_group(self, name: str) -> AsyncIterator[GroupChange]:
+        """As ``Handle.watch_group``; watching begins when the first is asked for."""
+        view = View()
+        async for answer in self.stream("groups.get", {"name": name}):
+            yield view.take(answer)
 
     # -- jobs -------------------------------------------------------------------------------------
 

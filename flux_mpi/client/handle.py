@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from flux_mpi.client.groups import GroupChange
     from flux_mpi.client.kvs import KVS
     from flux_mpi.client.tree import TreeResult
 
@@ -205,10 +206,11 @@ class Handle:
 
     ``uri`` is ``local://PATH``; by default it comes from ``FLUX_URI``. Use it in a ``with`` block,
     or call ``close()``. Raises FluxError saying what is wrong when there is no instance, the
-    socket is stale, or it belongs to somebody else.
+    socket is stale, or it belongs to somebody else; EAGAIN when nobody takes the connection for
+    ``patience_s`` seconds.
     """
 
-    def __init__(self, uri: str | None = None) -> None:
+    def __init__(self, uri: str | None = None, *, patience_s: float = HELLO_TIMEOUT_S) -> None:
         self.uri = instance_uri(uri)
         self.closed = False
         self._failure: FluxError | None = None
@@ -221,7 +223,7 @@ class Handle:
         self._followers: list[Any] = []
         self._heard = False
         self._backlog: list[Message] = []
-        self._socket = _connect(self.uri)
+        self._socket = _connect(self.uri, patience_s)
         self._readable = select.poll()
         self._readable.register(self._socket, select.POLLIN)
         try:
@@ -402,6 +404,78 @@ class Handle:
         finally:
             for stream in streams:
                 stream.cancel()
+
+    def parent(self) -> Handle:
+        """A connection to the enclosing instance, of which this one is a job.
+
+        Raises FluxError(ENOENT) when this instance is no job of another.
+        """
+        try:
+            uri = self.attr_get("parent-uri")
+        except FluxError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise FluxError(
+                errno.ENOENT, f"the instance at {self.uri} has no parent: it is no job of another"
+            ) from None
+        return Handle(uri)
+
+    # -- jobs that talk ---------------------------------------------------------------------------
+
+    def barrier(self, name: str, nprocs: int, timeout: float | None = None) -> None:
+        """Waits until ``nprocs`` participants are in the barrier ``name``; all then go on.
+
+        They may be any clients of any rank: tasks of different jobs, threads with a call each.
+        The name is free again at once. ``timeout`` is in seconds.
+
+        Raises FluxError(ECONNABORTED), saying who, in all that are in it when one of them
+        disconnects, gives up or is lost with its broker; FluxError(EINVAL) when others entered
+        with another ``nprocs``; TimeoutError, saying how many have entered, when it takes longer
+        than ``timeout``: that fails it for the others too.
+        """
+        from flux_mpi.client.groups import barrier
+
+        barrier(self, name, nprocs, timeout)
+
+    def join_group(self, name: str, member: str | None = None) -> str:
+        """Makes this connection a member of group ``name`` until it leaves or closes.
+
+        Returns the member's name: ``member``, by default ``JOBID.taskrank`` in a task and
+        ``HOST:PID`` elsewhere. Raises FluxError(EEXIST) when somebody of that name is in it.
+        """
+        if member is None:
+            from flux_mpi.client.groups import own_name
+
+            member = own_name(self.uri)
+        self.call("groups.join", {"name": name, "member": member})
+        return member
+
+    def leave_group(self, name: str, member: str | None = None) -> None:
+        """Ends a membership in group ``name``: that of ``member`` (default as in `join_group`).
+
+        Raises FluxError(ENOENT) when nobody of that name is in it.
+        """
+        if member is None:
+            from flux_mpi.client.groups import own_name
+
+            member = own_name(self.uri)
+        self.call("groups.leave", {"name": name, "member": member})
+
+    def group(self, name: str) -> list[str]:
+        """The members of group ``name``, sorted (tasks of a job by rank); empty: nobody."""
+        members: list[str] = self.call("groups.get", {"name": name})["members"]
+        return members
+
+    def watch_group(self, name: str) -> Iterator[GroupChange]:
+        """The members of group ``name`` now, and after each change: a ``GroupChange`` each.
+
+        Watching has begun when this returns; it ends when the iterator is closed or let go.
+        """
+        from flux_mpi.client.groups import changes
+
+        return changes(self.rpc("groups.get", {"name": name}, streaming=True))
+
+    # -- services of this client ------------------------------------------------------------------
 
     def service(
         self,
@@ -696,11 +770,15 @@ def _error_text(payload: bytes | None) -> str:
     return text if isinstance(text, str) else str(text)
 
 
-def _connect(uri: str) -> _socket.socket:
+def _connect(uri: str, patience_s: float = HELLO_TIMEOUT_S) -> _socket.socket:
     """The connected socket. Raises FluxError that says what is wrong with ``uri``."""
     path = socket_path(uri)
     channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
+        # Bounds how long to wait in the queue of a broker that takes no clients; not a time-out of
+        # Python's, with which there would be no waiting at all. Nothing is sent by blocking calls.
+        limit = struct.pack("ll", int(patience_s), int(patience_s % 1 * 1e6))
+        channel.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
         channel.connect(path)
         _, peer_uid, _ = struct.unpack(
             "iii", channel.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)

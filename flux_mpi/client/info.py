@@ -165,6 +165,21 @@ def annotation(job: Record, path: str) -> Any:
     return found
 
 
+def uri(job: Record) -> str:
+    """Where the instance is that a job is, as it said itself; '' when it is none."""
+    found = annotation(job, "user.uri")
+    return found if isinstance(found, str) else ""
+
+
+def _local(text: str) -> str:
+    from flux_mpi.client.uri import to_local
+
+    try:
+        return to_local(text) if text else ""
+    except OSError:
+        return text  # anybody may call a memo so
+
+
 def contextual_info(job: Record) -> str:
     """Where it runs, or why it does not run yet."""
     found = job.get("state", 0)
@@ -248,7 +263,12 @@ def _raw(name: str, missing: Any = "") -> Callable[[Record], Any]:
 
 
 def _id(form: str) -> Callable[[Record], str]:
-    return lambda job: fluid.encode(job["id"], form)
+    # What is no job, the outermost instance, has no id.
+    return lambda job: "." if job["id"] is None else fluid.encode(job["id"], form)
+
+
+INSTANCE = "instance"
+"""What a field needs besides attributes of a job: its instance is to be asked."""
 
 
 class Field:
@@ -320,6 +340,8 @@ FIELDS: dict[str, Field] = {
         for name in ("occurred", "severity", "type", "note")
     },
     "annotations": Field("ANNOTATIONS", ("annotations",), lambda job: _json(annotation(job, ""))),
+    "uri": Field("URI", ("annotations",), lambda job: uri(job)),
+    "uri.local": Field("URI", ("annotations",), lambda job: _local(uri(job))),
     "dependencies": Field(
         "DEPENDENCIES", ("dependencies",), lambda job: ",".join(dependencies(job))
     ),
@@ -352,6 +374,91 @@ _HEADINGS = {
 }
 
 
+COUNTED = ("nnodes", "ncores", "ngpus")
+RESOURCE_STATES = ("all", "up", "down", "allocated", "free")
+_STATS = (
+    *("depend", "priority", "sched", "run", "cleanup", "inactive", "total"),
+    *("successful", "failed", "timeout", "canceled", "pending", "running", "active"),
+)
+
+
+def job_counts(stats: Record) -> dict[str, int]:
+    """The answer of ``job-list.stats``, flat and with the sums that people think in."""
+    found = {**(stats.get("job_states") or {})}
+    for name in ("successful", "failed", "timeout", "canceled"):
+        found[name] = stats.get(name, 0)
+    found["pending"] = sum(found.get(name, 0) for name in ("depend", "priority", "sched"))
+    found["running"] = found.get("run", 0) + found.get("cleanup", 0)
+    found["active"] = found["pending"] + found["running"]
+    return found
+
+
+def resource_counts(job: Record) -> dict[str, dict[str, int]]:
+    """``{state: {nnodes, ncores, ngpus}}`` of the instance that a job is."""
+    instance = job["instance"]
+    if "counts" not in instance:
+        from flux_mpi.client.resources import ResourceStatus
+
+        instance["counts"] = ResourceStatus(instance["resources"]).counts()
+    found: dict[str, dict[str, int]] = instance["counts"]
+    return found
+
+
+def _share(job: Record, what: str) -> float | str:
+    counts = resource_counts(job)
+    total = counts["all"][what]
+    return counts["allocated"][what] / total if total else ""
+
+
+def _progress(job: Record) -> float | str:
+    counts = job_counts(job["instance"]["stats"])
+    total = counts.get("total", 0)
+    return counts.get("inactive", 0) / total if total else ""
+
+
+def _stats_text(job: Record) -> str:
+    counts = job_counts(job["instance"]["stats"])
+    return (
+        f"PD:{counts['pending']} R:{counts['running']} "
+        f"CD:{counts['successful']} F:{counts['failed']}"
+    )
+
+
+_INSTANCE: dict[str, tuple[str, Callable[[Record], Any]]] = {
+    "stats": ("STATS", _stats_text),
+    "utilization": ("CORE%", lambda job: _share(job, "ncores")),
+    "gpu_utilization": ("GPU%", lambda job: _share(job, "ngpus")),
+    "progress": ("PROG", _progress),
+}
+_COUNT_HEADINGS = {"up": "UP", "down": "DOWN", "allocated": "USED", "free": "FREE"}
+
+
+def _instance_field(name: str) -> Field | None:
+    """A field of jobs that are instances; of others it is empty."""
+    parts = name.split(".")[1:]
+    get: Callable[[Record], Any]
+    if len(parts) == 1 and parts[0] in _INSTANCE:
+        heading, get = _INSTANCE[parts[0]]
+    elif len(parts) == 2 and parts[0] == "stats" and parts[1] in _STATS:
+        heading = "NJOBS" if parts[1] == "total" else parts[1].upper()
+        get = lambda job: job_counts(job["instance"]["stats"]).get(parts[1], 0)  # noqa: E731
+    elif (
+        len(parts) == 3
+        and parts[0] == "resources"
+        and parts[1] in RESOURCE_STATES
+        and parts[2] in COUNTED
+    ):
+        heading = _COUNT_HEADINGS.get(parts[1], parts[2][1:].upper())
+        get = lambda job: resource_counts(job)[parts[1]][parts[2]]  # noqa: E731
+    else:
+        return None
+    return Field(
+        heading,
+        ("annotations", "state", "userid", INSTANCE),
+        lambda job: get(job) if "instance" in job else "",
+    )
+
+
 def field(name: str) -> Field | None:
     """The field called ``name``, with those of the annotations; None when there is none."""
     known = FIELDS.get(name)
@@ -364,6 +471,8 @@ def field(name: str) -> Field | None:
     elif top in ("sched", "user"):
         path = name
         heading = _HEADINGS.get(path, path.upper())
+    elif top == "instance":
+        return _instance_field(name)
     else:
         return None
     return Field(heading, ("annotations",), lambda job: _json(annotation(job, path)))
@@ -443,6 +552,11 @@ class JobInfo:
         return dependencies(self.record)
 
     @property
+    def uri(self) -> str:
+        """Where its instance is; '' when it is none, or has not said so."""
+        return uri(self.record)
+
+    @property
     def annotations(self) -> dict[str, Any]:
         found: dict[str, Any] = self.record.get("annotations") or {}
         return found
@@ -472,6 +586,13 @@ class JobInfo:
         found["dependencies"] = self.dependencies
         found["jobid"] = self.jobid
         found["annotations"] = self.annotations
+        if self.uri:
+            # Said once: what an instance notes of itself is no news as an annotation.
+            found["uri"] = self.uri
+            user = {key: value for key, value in self.annotations["user"].items() if key != "uri"}
+            found["annotations"] = {**self.annotations, "user": user}
+            if not user:
+                del found["annotations"]["user"]
         found["exception"] = self.exception
         return found
 

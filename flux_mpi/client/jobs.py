@@ -215,6 +215,40 @@ def make_jobspec(
     if isinstance(command, dict):
         return Jobspec.parse(command)
     words = [command] if isinstance(command, str) else [str(word) for word in command]
+    return Jobspec.from_command(
+        words,
+        ntasks=ntasks,
+        nnodes=nodes,
+        cores_per_task=cores_per_task,
+        gpus_per_task=gpus_per_task,
+        exclusive=exclusive,
+        **common_fields(
+            time_limit=time_limit,
+            cwd=cwd,
+            env=env,
+            output=output,
+            error=error,
+            input=input,
+            name=name,
+            options=options,
+            attributes=attributes,
+        ),
+    )
+
+
+def common_fields(
+    *,
+    time_limit: float | str | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    output: str | None = None,
+    error: str | None = None,
+    input: str | None = None,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What every kind of job may say, as keywords of ``Jobspec.from_command``; see ``submit``."""
     limit = 0.0
     if isinstance(time_limit, str):
         from flux_mpi.formats import duration
@@ -230,23 +264,16 @@ def make_jobspec(
     if input is not None:
         shell["input.stdin.type"] = "file"
         shell["input.stdin.path"] = input
-    common: dict[str, Any] = {}
+    common: dict[str, Any] = {
+        "duration": 0.0 if limit == float("inf") else limit,
+        "environment": dict(os.environ if env is None else env),
+        "cwd": os.fspath(cwd) if cwd is not None else os.getcwd(),
+        "name": name,
+        "options": shell or None,
+    }
     if attributes:
         common["attributes"] = attributes
-    return Jobspec.from_command(
-        words,
-        ntasks=ntasks,
-        nnodes=nodes,
-        cores_per_task=cores_per_task,
-        gpus_per_task=gpus_per_task,
-        exclusive=exclusive,
-        duration=0.0 if limit == float("inf") else limit,
-        environment=dict(os.environ if env is None else env),
-        cwd=os.fspath(cwd) if cwd is not None else os.getcwd(),
-        name=name,
-        options=shell or None,
-        **common,
-    )
+    return common
 
 
 def submit(
@@ -427,6 +454,22 @@ def kill(job: int | str, signum: int = 15, *, handle: Handle | None = None) -> N
     """Sends a signal to all tasks of a running job."""
     with _Borrowed(handle) as connection:
         connection.call("job-manager.kill", {"id": fluid.parse(job), "signum": signum})
+
+
+def memo(
+    job: int | str,
+    values: Mapping[str, Any],
+    *,
+    volatile: bool = False,
+    handle: Handle | None = None,
+) -> None:
+    """Notes values on a job, shown as ``annotations.user`` (RFC 21); None removes a key.
+
+    Volatile ones are not in its event log. Raises FluxError: ENOENT, EPERM, EINVAL when inactive.
+    """
+    with _Borrowed(handle) as connection:
+        request = {"id": fluid.parse(job), "memo": dict(values), "volatile": volatile}
+        connection.call("job-manager.memo", request)
 
 
 def lookup(job: int | str, *keys: str, handle: Handle | None = None, **how: Any) -> dict[str, Any]:

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 class KVS:
     """Keys are hierarchical, separated by dots; values are whatever msgpack holds.
 
-    ``namespace`` defaults to ``FLUX_KVS_NAMESPACE`` or ``primary``. All methods raise FluxError:
+    ``namespace`` defaults to ``primary``; in the instance that ``FLUX_URI`` names, to
+    ``FLUX_KVS_NAMESPACE``: the part of the store that is a job's own. All methods raise FluxError:
     ENOENT for what is not there, EISDIR and ENOTDIR for the wrong kind.
     """
 
     def __init__(self, handle: Handle, namespace: str | None = None) -> None:
         self._handle = handle
-        self.namespace = namespace or os.environ.get("FLUX_KVS_NAMESPACE") or "primary"
+        if not namespace and handle.uri == os.environ.get("FLUX_URI"):
+            namespace = os.environ.get("FLUX_KVS_NAMESPACE")
+        self.namespace = namespace or "primary"
 
     def commit(self, ops: list[list[Any]]) -> int:
         """Applies ``[key, value]``, ``[key, None, "unlink"]``, ``[key, target, "symlink"]``,

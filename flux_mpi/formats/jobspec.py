@@ -358,6 +358,22 @@ class Jobspec:
         return options
 
     @property
+    def is_instance(self) -> bool:
+        """Whether the job is an instance of its own, as ``flux batch`` and ``flux alloc`` make
+        them: its command is that of a broker."""
+        words = self.command[:2]
+        return (
+            len(words) == 2
+            and words[1] == "broker"
+            and words[0].rpartition("/")[2] in ("flux-mpi", "flux")
+        )
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The files that are to be in the job's temporary directory (RFC 37), by name."""
+        return self.system.get("files") or {}
+
+    @property
     def queue(self) -> str | None:
         return self.system.get("queue")
 

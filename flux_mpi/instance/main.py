@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import Any
 
 from flux_mpi.broker.clients import ClientServer
-from flux_mpi.broker.logring import DEBUG, ERR, INFO
+from flux_mpi.broker.logring import DEBUG, ERR, INFO, WARNING
 from flux_mpi.instance import config as configuration
-from flux_mpi.instance import launcher
+from flux_mpi.instance import enclosing, launcher
 from flux_mpi.instance.deadline import ends_within
+from flux_mpi.instance.hosting import Hosting, House
+from flux_mpi.instance.lifecycle import RUN
 from flux_mpi.instance.node import Node, Settings
 from flux_mpi.instance.options import StartOptions, UsageError, parse
+from flux_mpi.instance.world import World
 from flux_mpi.message.errors import FluxError
+from flux_mpi.overlay.creation import COMMUNICATOR, LOOPBACK
 from flux_mpi.overlay.loopback import single
 from flux_mpi.overlay.transport import Transport
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
@@ -26,12 +31,15 @@ from flux_mpi.reactor.epoll import EpollReactor
 from flux_mpi.resource.discovery import discover
 from flux_mpi.resource.division import RankResources, claim, divide
 from flux_mpi.shell import rundir
+from flux_mpi.shell.env import path_with_us
 from flux_mpi.shell.link import Link
 
 SOCKET_PATH_LIMIT = 100
 """Longest usable socket path: the kernel's 107 bytes, less what our names may still grow."""
 MPICH_SEGMENTS = "/dev/shm/mpich_shm_"
 OPENMPI_SEGMENTS = "/dev/shm/sm_segment."
+KILL_TIMEOUT_S = 5.0
+"""``exec.kill-timeout`` of an instance that is in no other's job."""
 FINALIZE_BOUND_S = 20.0
 """``MPI_Finalize`` waits for every rank; one that died unseen must not keep us."""
 
@@ -71,7 +79,10 @@ def _say(text: str) -> None:
 
 
 def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
+    if options.ensemble:
+        raise StartError("start: --ensemble is only for instances that an ensemble makes")
     config = configuration.load(options.conf)
+    configuration.check(config)
     command = options.command
     if launch.rank == 0 and not command:
         if not os.isatty(0):
@@ -83,6 +94,12 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         # One word with spaces in it is a line for the shell, as with Flux.
         command = [os.environ.get("SHELL") or "/bin/sh", "-c", command[0]]
     environ = _own_environment()
+    depth = enclosing.level(environ)
+    if depth:
+        # Given up before whoever runs our job gives up on us.
+        execution = config.setdefault("exec", {})
+        if isinstance(execution, dict):
+            execution.setdefault("kill-timeout", enclosing.patience(KILL_TIMEOUT_S, depth))
     if options.statedir is not None:
         _make_folder("--statedir", options.statedir)
         options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
@@ -98,7 +115,7 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         join_timeout_s=get(config, "broker.join-timeout", 60.0),
         cleanup_timeout_s=get(config, "broker.cleanup-timeout", 20.0),
         shutdown_timeout_s=get(config, "broker.shutdown-timeout", 10.0),
-        kill_grace_s=get(config, "broker.kill-grace", 2.0),
+        kill_grace_s=get(config, "broker.kill-grace", enclosing.patience(2.0, depth)),
         stderr_level=(ERR, INFO, DEBUG)[min(options.verbose, 2)],
         frame_limit=get(config, "broker.max-frame", 64 << 20),
         boot_method=launch.launcher or "single",
@@ -121,11 +138,7 @@ def _fanout(attributes: dict[str, str], default: int) -> int:
 def _own_environment() -> dict[str, str]:
     """The environment for programs: ours, with ``flux-mpi`` to be found on PATH."""
     environ = dict(os.environ)
-    path = environ.get("PATH", os.defpath)
-    if not any(os.access(os.path.join(it, "flux-mpi"), os.X_OK) for it in path.split(os.pathsep)):
-        # Last, so that nothing the user has on PATH changes its meaning.
-        beside = os.path.dirname(sys.executable)
-        environ["PATH"] = f"{path}{os.pathsep}{beside}"
+    environ["PATH"] = path_with_us(environ.get("PATH"))
     return environ
 
 
@@ -140,15 +153,19 @@ def _make_rundir(settings: Settings) -> str:
     wanted = settings.attributes.pop("rundir", None)
     if wanted is not None:
         _make_folder("rundir", wanted)
-    base = wanted or os.environ.get("TMPDIR") or "/tmp"
-    if len(os.fsencode(base)) + 40 > SOCKET_PATH_LIMIT:
-        if wanted is not None:
-            raise RankError(f"rundir: {base} is too long for a socket's path")
-        base = "/tmp"
+        if len(os.fsencode(wanted)) + 40 > SOCKET_PATH_LIMIT:
+            raise RankError(f"rundir: {wanted} is too long for a socket's path")
+    # A job's own directory is removed with the job, whatever becomes of us.
+    bases = (wanted, os.environ.get("FLUX_JOB_TMPDIR"), os.environ.get("TMPDIR"))
+    base = next((base for base in bases if base and _can_hold_sockets(base)), "/tmp")
     try:
         return rundir.make(base)
     except OSError as error:
         raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
+
+
+def _can_hold_sockets(base: str) -> bool:
+    return len(os.fsencode(base)) + 40 <= SOCKET_PATH_LIMIT and os.path.isdir(base)
 
 
 def _unlink_mapped(prefix: str) -> None:
@@ -174,8 +191,11 @@ class _Process:
         self.rundir = ""
         self.reactor = EpollReactor()
         self.mpi: Any = None
+        self.communicators: Any = None
         self._status = 1
         self._orderly = False
+        self._apart = ""
+        """Why this instance is no part of a hierarchy, although its environment names one."""
 
     def run(self) -> int:
         """Start, turn until the node leaves, end."""
@@ -188,6 +208,7 @@ class _Process:
         link.set_run_directory(self.rundir)
         link.flush()
         transport, resources = self._connect(comm)
+        around = self._look_around() if transport.rank == 0 else None
         tree = Tree(transport.hosts, self.settings.fanout)
         path = os.path.join(self.rundir, f"local-{transport.rank}")
         node = Node(
@@ -203,20 +224,70 @@ class _Process:
             leave=self._leave,
             say=_say,
         )
-        self.reactor.may_spin = node.has_spare_cores
+        node.broker.attrs.define("transport", LOOPBACK if comm is None else COMMUNICATOR)
+        house = House(self.reactor, link, rundir=self.rundir, uid=os.geteuid(), say=_say)
+        house.nodes[node] = None
+        house.world = World(node.broker, transport.hosts, self._maker(comm))
+        hosting = Hosting(house, node, range(transport.size))
+        self.reactor.may_spin = house.has_spare_cores
         door = ClientServer(node.broker, path)
+        if around is not None:
+            self._join_hierarchy(node, around)
+        elif self._apart:
+            node.broker.log(WARNING, "broker", self._apart)
         node.open()
         try:
             self.reactor.run()
         finally:
+            hosting.close()
             node.exec.close()
             door.close()
+            if around is not None:
+                around.close()
         transport.flush()
         link.flush()
         self._finish(transport, link)
         # How the instance ended, rank 0 alone says: launchers merge the codes of all ranks, and one
         # that was cut off from the root must not spoil that of an instance that went on without it.
         return self._status if transport.rank == 0 else 0
+
+    def _look_around(self) -> enclosing.Enclosing | None:
+        """The instance in whose job this one is, if so; our end is known then."""
+        environ = self.settings.environ
+        if not enclosing.level(environ):
+            return None
+        around = None
+        try:
+            around = enclosing.Enclosing(environ.get("FLUX_URI", ""), environ["FLUX_JOB_ID"])
+            self.settings.expiration = around.expiration()
+        except (FluxError, ValueError) as error:
+            # The user's own variables may say anything: no reason not to start.
+            self._apart = f"not known to the instance of job {environ['FLUX_JOB_ID']}: {error}"
+            if around is not None:
+                around.close()
+            return None
+        return around
+
+    def _join_hierarchy(self, node: Node, around: enclosing.Enclosing) -> None:
+        """Tell the enclosing instance where we are once we serve, and end when it does."""
+        log = node.broker.log
+
+        def announced(answer: Any, wrong: str) -> None:
+            if wrong:
+                log(ERR, "broker", f"the enclosing instance took no memo of our URI: {wrong}")
+
+        def entered(level: str) -> None:
+            if level == RUN:
+                uri = enclosing.remote_uri(node.uri, node.resources.hostname)
+                around.announce(uri, announced)
+
+        def lost() -> None:
+            log(ERR, "broker", "the enclosing instance is gone: there is nobody to run for")
+            assert node.root is not None
+            node.root.signalled(signal.SIGTERM, 0)
+
+        around.follow(self.reactor, lost)
+        node.on_enter.append(entered)
 
     def _leave(self, status: int, orderly: bool) -> None:
         self._status, self._orderly = status, orderly
@@ -237,7 +308,7 @@ class _Process:
             return single(self.reactor, topology.hostname), resources
         from flux_mpi.overlay.mpi import MPITransport
 
-        transport = MPITransport(
+        transport = MPITransport.boot(
             comm,
             self.reactor,
             self.rundir,
@@ -261,6 +332,22 @@ class _Process:
         )
         return transport, resources
 
+    def _maker(self, comm: Any) -> Any:
+        """Who makes the transports of child instances; None: they have one rank each."""
+        if comm is None:
+            return None
+        from flux_mpi.instance.communicators import LIVE_LIMIT, Communicators
+
+        get = configuration.get
+        self.communicators = Communicators(
+            comm,
+            self.reactor,
+            doorbell=get(self.settings.config, "overlay.doorbell", True),
+            lost_after_s=get(self.settings.config, "overlay.timeout", 60.0),
+            limit=get(self.settings.config, "overlay.max-communicators", LIVE_LIMIT),
+        )
+        return self.communicators
+
     def _init_mpi(self) -> Any:
         import mpi4py
 
@@ -272,7 +359,8 @@ class _Process:
             raise StartError(
                 f"MPI cannot be loaded: {error}; install one with: pip install 'flux-mpi[mpich]'"
             ) from None
-        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+        # Communicators of child instances are made in threads of their own.
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
         self.mpi = MPI
         trap = launcher.singleton_trap(self.launch, MPI.COMM_WORLD.Get_size())
         if trap is not None:
@@ -291,13 +379,15 @@ class _Process:
         # Open MPI's are mapped when first used, so not before. Its launcher removes them, if it is
         # not what was killed.
         _unlink_mapped(OPENMPI_SEGMENTS)
-        if not self._orderly or link.lost:
+        assert self.communicators is not None
+        if not self._orderly or link.lost or self.communicators.blocked:
             # Someone is missing: MPI_Finalize would wait for them for ever. Without the supervisor
             # the launcher takes us for dead, and its other ranks with us: it answers no more.
             link.finalize_for_us()
             link.flush()
             return
         transport.close()
+        self.communicators.discard()
         # Before, as MPI ends this process at once when it finds that the launcher is gone.
         self.remove_rundir()
         try:

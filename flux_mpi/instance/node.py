@@ -17,22 +17,24 @@ from flux_mpi.broker.logring import CRIT, DEBUG, ERR, INFO, LEVELS, Entry
 from flux_mpi.broker.membership import Membership
 from flux_mpi.broker.service import Request
 from flux_mpi.broker.services import BrokerServices
-from flux_mpi.instance.lifecycle import CLEANUP, JOIN, LEFT, SHUTDOWN, Lifecycle, exit_status
+from flux_mpi.instance import enclosing
+from flux_mpi.instance.lifecycle import CLEANUP, JOIN, LEFT, SHUTDOWN, Lifecycle
+from flux_mpi.instance.program import InitialProgram, NoProgram, Program
 from flux_mpi.message.message import Message
 from flux_mpi.overlay.transport import Transport
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor import Reactor, Timer
 from flux_mpi.resource.division import RankResources
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.env import scrub_job
+from flux_mpi.shell.env import SURROUNDINGS, scrub_job
 from flux_mpi.shell.service import ExecService
 
 if TYPE_CHECKING:
     from flux_mpi.ensemble.world import Caller
+    from flux_mpi.instance.hosting import Hosting
     from flux_mpi.instance.root import Root
-    from flux_mpi.shell.link import Link, Process
+    from flux_mpi.shell.link import Link
 
-SIGTERM, SIGKILL, SIGHUP = 15, 9, 1
 QUIET_S = 0.1
 """How long no task must have run here before this broker uses a core to answer sooner."""
 PART_BOUND_S = 3.0
@@ -58,6 +60,7 @@ class Settings:
         stderr_level: int = ERR,
         frame_limit: int = 64 << 20,
         boot_method: str = "single",
+        expiration: float = 0.0,
     ) -> None:
         self.config = config or {}
         self.attributes = dict(attributes or {})
@@ -72,6 +75,8 @@ class Settings:
         self.stderr_level = stderr_level
         self.frame_limit = frame_limit
         self.boot_method = boot_method
+        self.expiration = expiration
+        """Unix time at which the instance will be ended; 0: none is known."""
 
 
 class Node:
@@ -91,6 +96,7 @@ class Node:
         uid: int,
         leave: Callable[[int, bool], object],
         say: Callable[[str], object] = lambda text: None,
+        program: Program | None = None,
         ensemble: tuple[Caller, str] | None = None,
     ) -> None:
         """``ensemble``: for rank 0 of an instance that was started for an ensemble of its parent,
@@ -102,11 +108,11 @@ class Node:
         self.rundir = rundir
         self.uri = uri
         self.link = link
+        self.on_enter: list[Callable[[str], object]] = []
+        """Called with each new level of this broker's life."""
         self._leave = leave
         self._say = say
         self._timer: Timer | None = None
-        self._program: Process | None = None
-        self._programs_started = False
         self._said_bye = False
         self._last_busy = 0.0
         self._parted = False
@@ -136,9 +142,23 @@ class Node:
             rundir=rundir,
             uri=uri,
             path=broker.attrs.get("jobid-path"),
+            surroundings=self.surroundings(),
             topology=_topology(resources),
             environ=settings.environ,
         )
+        if program is None and settings.command:
+            program = InitialProgram(
+                link,
+                reactor,
+                settings.command,
+                environ={**scrub_job(settings.environ), **self.surroundings()},
+                uri=uri,
+                cwd=settings.cwd,
+                grace_s=settings.kill_grace_s,
+                say=say,
+            )
+        self.program = program or NoProgram(reactor)
+        self.hosting: Hosting | None = None
         self.life = Lifecycle(self, root=broker.rank == 0, children=set(broker.children))
         link.on_signal = self._signalled
         link.on_lost = self._supervisor_lost
@@ -173,7 +193,8 @@ class Node:
     def _define_attributes(self, tree: Tree) -> None:
         broker, settings = self.broker, self.settings
         environ = settings.environ
-        path = environ.get("FLUX_JOB_ID_PATH", "/") if environ.get("FLUX_JOB_ID") else "/"
+        depth = enclosing.level(environ)
+        path = environ["FLUX_JOB_ID_PATH"] if depth else "/"
         defaults: dict[str, object] = {
             "broker.cleanup-timeout": f"{settings.cleanup_timeout_s:g}s",
             "broker.shutdown-timeout": f"{settings.shutdown_timeout_s:g}s",
@@ -193,7 +214,7 @@ class Node:
             "broker.starttime": f"{self.reactor.now():.2f}",
             "hostlist": _hostlist(self.hosts),
             "hostname": self.resources.hostname,
-            "instance-level": len([part for part in path.split("/") if part]),
+            "instance-level": depth,
             "jobid-path": path,
             "local-uri": self.uri,
             "rank": broker.rank,
@@ -208,13 +229,21 @@ class Node:
             "version": __version__,
         }.items():
             broker.attrs.define(name, value)
-        if path != "/":
+        if depth:
             broker.attrs.define("jobid", environ["FLUX_JOB_ID"])
             if environ.get("FLUX_URI"):
                 broker.attrs.define("parent-uri", environ["FLUX_URI"])
+            if environ.get("FLUX_KVS_NAMESPACE"):
+                broker.attrs.define("parent-kvs-namespace", environ["FLUX_KVS_NAMESPACE"])
         for name, text in settings.attributes.items():
             broker.attrs.set(name, text)  # refuses what is not the user's to say
         broker.ring.resize(int(broker.attrs.get("log-ring-size")))
+
+    def surroundings(self) -> dict[str, str]:
+        """What tells a program of this instance in which job of which other one the instance is."""
+        attrs = self.broker.attrs
+        named = dict(zip(SURROUNDINGS, ("jobid", "parent-uri")))
+        return {name: attrs.get(key) for name, key in named.items() if key in attrs}
 
     # -- log ------------------------------------------------------------------------------------
 
@@ -291,6 +320,8 @@ class Node:
     def enter(self, level: str) -> None:
         """The lifecycle's level has changed."""
         self.broker.log(DEBUG, "broker", f"{level}")
+        for follow in self.on_enter:
+            follow(level)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -313,44 +344,15 @@ class Node:
 
     def start_program(self) -> None:
         """Run the initial program, if there is one to run."""
-        command = self.settings.command
-        if not command:
-            # An ensemble, or a simulation, drives the instance from outside.
-            if self.root is not None and self.ensemble is not None:
-                self.root.ensembles.start()
-            return
-        env = scrub_job(self.settings.environ)
-        env["FLUX_URI"] = self.uri
-        self.broker.log(INFO, "broker", f"running {' '.join(command)}")
-        self._program = self.link.run(
-            command,
-            env=env,
-            cwd=self.settings.cwd,
-            stdin="inherit",
-            stdout="inherit",
-            stderr="inherit",
-            on_exit=lambda status: self.life.program_ended(exit_status(status)),
-            on_fail=self._program_failed,
-        )
-
-    def _program_failed(self, errnum: int, what: str) -> None:
-        self._say(f"{self.settings.command[0]}: {what or os.strerror(errnum)}")
-        self.life.program_ended(127 if errnum == 2 else 126)
+        if self.settings.command:
+            self.broker.log(INFO, "broker", f"running {' '.join(self.settings.command)}")
+        self.program.start(self.life.program_ended)
+        if self.root is not None and self.ensemble is not None:
+            self.root.ensembles.start()
 
     def stop_program(self, now: bool) -> None:
         """End the initial program."""
-        if self._program is None:
-            if not self.settings.command:
-                self.reactor.call_soon(lambda: self.life.program_ended(self.life.status))
-            return
-        program = self._program
-        if now:
-            program.kill(SIGKILL)
-            return
-        # HUP besides TERM: an interactive shell ignores the latter.
-        program.kill(SIGTERM)
-        program.kill(SIGHUP)
-        self.reactor.call_later(self.settings.kill_grace_s, lambda: program.kill(SIGKILL))
+        self.program.stop(now)
 
     def stop_jobs(self, now: bool) -> None:
         """Take no more jobs and end those there are."""
@@ -358,6 +360,8 @@ class Node:
             self.root.stop_jobs(now)
         if now:
             self.link.shutdown(0.0)
+            if self.hosting is not None:
+                self.hosting.abort()
 
     def stop_tree(self) -> None:
         """Pass the order to shut down on."""
@@ -372,6 +376,8 @@ class Node:
         else:
             self.broker.send_control(self.broker.parent, "bye")
         self.link.shutdown(self.settings.kill_grace_s if orderly else 0.0)
+        if self.hosting is not None:
+            self.hosting.abort()  # what is left: in good order there is nothing
         # What was said must have gone out: that is known after the transport's own hook.
         self._leaving = (status, orderly)
         self.reactor.at_turn_end(self._leave_when_parted)
@@ -379,6 +385,9 @@ class Node:
         self.reactor.call_soon(lambda: None)
 
     def _leave_when_parted(self) -> None:
+        hosting = self.hosting
+        if hosting is not None and hosting.children:
+            return
         if self._parted and self.broker.transport.drained():
             self._leave_now()
 

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 TABLE: tuple[tuple[str, str, str, str], ...] = (
     ("setattr", "S", "NAME=VALUE", "set a broker attribute (may be repeated)"),
     ("conf", "", "FILE|KEY=VALUE", "read a TOML file, or set one key of it (may be repeated)"),
+    ("config-path", "c", "FILE", "as --conf, by the name it has in Flux"),
     ("fanout", "", "K", "children a broker has in the tree (default 32)"),
     ("cores-per-rank", "", "N", "pretend that every rank has N cores; tasks are not bound"),
     ("gpus-per-rank", "", "N", "pretend that every rank has N GPUs; tasks are not bound"),
     ("statedir", "", "DIR", "keep state in DIR (accepted; nothing is kept there yet)"),
     ("test-size", "s", "N", "start N ranks on this machine with the mpiexec that is found"),
+    ("ensemble", "", "TOKEN", ""),
     ("verbose", "v", "", "say what happens while starting (twice: more)"),
     ("help", "h", "", "show this help"),
 )
@@ -38,6 +40,8 @@ class StartOptions:
         self.cores_per_rank: int | None = None
         self.gpus_per_rank: int | None = None
         self.statedir: str | None = None
+        self.ensemble = ""
+        """The ensemble of its parent that a child instance is to work for."""
         self.test_size: int | None = None
         self.verbose = 0
         self.help = False
@@ -125,10 +129,12 @@ def _apply(options: StartOptions, name: str, value: str) -> None:
         options.verbose += 1
     elif name == "help":
         options.help = True
-    elif name == "conf":
+    elif name in ("conf", "config-path"):
         options.conf.append(value)
     elif name == "statedir":
         options.statedir = value
+    elif name == "ensemble":
+        options.ensemble = value
     elif name == "setattr":
         attribute, eq, text = value.partition("=")
         if not eq or not attribute:
@@ -163,6 +169,8 @@ def help_text() -> str:
         "Options:",
     ]
     for name, short, takes, text in TABLE:
+        if not text:
+            continue  # said by one instance to another
         flag = f"-{short}, --{name}" if short else f"    --{name}"
         lines.append(f"  {flag + ('=' + takes if takes else ''):<30} {text}")
     return "\n".join(lines)

@@ -53,6 +53,7 @@ class Root:
             others=self.jobs.others,
             keeper=self.kvs,
             define_after=settings.join_timeout_s,
+            expiration=settings.expiration,
             owner=broker.uid,
         )
         self._ensembles: EnsembleService | None = None

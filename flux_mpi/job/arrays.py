@@ -54,6 +54,7 @@ class JobArray:
         "extras",
         "ranges",
         "urgencies",
+        "memos",
         "reaped",
         "sent_to",
         "running",
@@ -100,6 +101,8 @@ class JobArray:
         self.ranges: list[tuple[int, int, ExtraEvent]] = []
         """Events that many consecutive members share: (first, end, event)."""
         self.urgencies: dict[int, int] = {}
+        self.memos: dict[int, dict[str, Any]] | None = None
+        """What the memos on a member come to; None while there is none on any."""
         self.reaped: bytearray | None = None
         self.sent_to = 0
         """Bitmask of the ranks that were sent the task specification."""

@@ -60,13 +60,15 @@ class Running:
 
 
 class Outcome(NamedTuple):
-    """What a report means for a job: ``started``, ``failed`` (with a note) or ``ended``; for one on
+    """What a report means for a job: ``started``, ``failed`` (with a note) or ``ended``; ``memo``:
+    what an instance that runs as this job has to say; for one on
     lease before all others ``begun``, or only ``returned``."""
 
     kind: str
     running: Running
     time: float
     note: str = ""
+    memo: dict[str, Any] | None = None
 
 
 class ExecRoot:
@@ -82,10 +84,21 @@ class ExecRoot:
 
     # -- to the ranks ---------------------------------------------------------------------------
 
-    def dispatch(self, jobs: JobArray, k: int, row: int, placements: Iterable[Placement]) -> None:
-        """Start members ``k``… with these placements; their ledger rows begin at ``row``."""
+    def dispatch(
+        self,
+        jobs: JobArray,
+        k: int,
+        row: int,
+        placements: Iterable[Placement],
+        expiration: float = 0.0,
+    ) -> None:
+        """Start members ``k``… with these placements; their ledger rows begin at ``row``.
+
+        Jobs that are instances are told ``expiration``, when they are ended (0 = never).
+        """
         key = jobs.first
         starts = self._starts
+        nested = jobs.jobspec.is_instance
         plain = not jobs.shape.graph and "per-resource" not in jobs.jobspec.options
         for placement in placements:
             jobid = jobs.id(k)
@@ -96,7 +109,8 @@ class ExecRoot:
                 size = jobs.shape.ntasks
                 counts = [size]
             else:
-                counts = tasks_per_node(jobs, placement)
+                # An instance has one broker on each of its ranks, whatever its slots are.
+                counts = [1] * nnodes if nested else tasks_per_node(jobs, placement)
                 size = sum(counts)
                 if 0 in counts:  # nobody there has anything to report
                     every = sum(1 << node for node, count in enumerate(counts) if count)
@@ -109,7 +123,16 @@ class ExecRoot:
                 start = starts.get(part.rank)
                 if start is None or not jobs.sent_to >> part.rank & 1:
                     start = self._start_on(part.rank, jobs)
-                start.jobs.append([jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size])
+                entry = [jobid, key, k, node, first, ntasks, cores, gpus, nnodes, size]
+                if nested:
+                    more: dict[str, Any] = {
+                        "ranks": [other.rank for other in parts],
+                        "expiration": expiration,
+                    }
+                    if placement.scheduling and not node:
+                        more["graph"] = placement.subgraph()
+                    entry.append(more)
+                start.jobs.append(entry)
                 first += ntasks
             k += 1
             row += 1
@@ -186,6 +209,9 @@ class ExecRoot:
                         status = code
                 running.status = status
                 running.exits += event[4]
+            elif kind == "memo":
+                outcomes.append(Outcome("memo", running, time, memo=event[4]))
+                continue
             elif kind == "error":
                 running.starting &= ~bit
                 running.pending &= ~bit
@@ -254,7 +280,13 @@ def shell_status(wait_status: int) -> int:
 def task_spec(jobs: JobArray) -> dict[str, Any]:
     """What a rank needs to run members of an array, templates unexpanded."""
     spec = jobs.jobspec
+    more: dict[str, Any] = {}
+    if spec.is_instance:
+        more["instance"] = True
+    if spec.files:
+        more["files"] = spec.files
     return {
+        **more,
         "command": spec.command,
         "env": spec.environment,
         "cwd": spec.cwd,

@@ -77,6 +77,7 @@ def leasable(jobs: JobArray) -> bool:
         and jobs.shape.ntasks == 1
         and not jobs.shape.graph
         and "per-resource" not in options
+        and not jobs.jobspec.is_instance
         and not _labelled(options)
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from flux_mpi.formats import fluid, templates
@@ -326,7 +327,9 @@ def record_maker(
                 if jobs.shape.graph and "ntasks" in attrs:
                     out["ntasks"] = sum(tasks_per_node(jobs, placement))
                 if "expiration" in attrs:
-                    out["expiration"] = expiration(jobs, ledger.t_alloc[row])
+                    out["expiration"] = expiration(manager, jobs, ledger.t_alloc[row])
+            if jobs.memos is not None and k in jobs.memos and "annotations" in attrs:
+                out["annotations"] = {**out.get("annotations", {}), "user": jobs.memos[k]}
         if row == NO_ROW:
             return out
         t_end = ledger.t_end[row]
@@ -395,9 +398,10 @@ def _base(jobs: JobArray) -> dict[str, Any]:
     return jobs.listing
 
 
-def expiration(jobs: JobArray, t_alloc: float) -> float:
-    """When a job that was allocated then must end; 0 for no limit."""
-    return t_alloc + jobs.duration if jobs.duration else 0.0
+def expiration(manager: Manager, jobs: JobArray, t_alloc: float) -> float:
+    """When a job that was allocated then must end, with its instance at the latest; 0: no limit."""
+    end = min(t_alloc + jobs.duration if jobs.duration else inf, manager.expiration)
+    return 0.0 if end == inf else end
 
 
 def _t_cleanup(jobs: JobArray, k: int, t_finish: float) -> float:

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any
 
 from flux_mpi.formats import fluid
+from flux_mpi.job import memos
 from flux_mpi.job.arrays import (
     ALLOCATED,
     DETACHED,
@@ -302,6 +303,41 @@ class Manager:
         self._changed(schedule=True)
         return old
 
+    def memo(
+        self, jobid: int, memo: object, now: float, uid: int, *, volatile: bool = False
+    ) -> None:
+        """Note something on an active job (RFC 21): ``{key: value}``, where None removes the key.
+
+        A volatile memo is shown like any other, but is not in the event log. Raises ServiceError:
+        ENOENT, EPERM unless ``uid`` owns the job or the instance, EPROTO when the memo is none,
+        EINVAL when it is empty or too long or the job inactive.
+        """
+        jobs, k = self.find(jobid)
+        if uid not in (jobs.userid, self.owner):
+            raise ServiceError(errno.EPERM, "only the owner may add a memo to the jobs of others")
+        if jobs.state_of(k) == State.INACTIVE:
+            raise ServiceError(errno.EINVAL, f"{_shown(jobid)}: job is inactive")
+        fresh = memos.parse(memo)
+        kept = jobs.memos or {}
+        merged = memos.merge(kept.get(k, {}), fresh)
+        if merged:
+            kept[k] = merged
+        else:
+            kept.pop(k, None)
+        jobs.memos = kept or None
+        if volatile:
+            self.journal.add(jobs, k, 1, now, "memo", fresh)
+        else:
+            self._extra(jobs, k, self._stage(jobs, k), now, "memo", fresh)
+        self._changed()
+
+    def _stage(self, jobs: JobArray, k: int) -> int:
+        """How far the regular events of an active member's log have come."""
+        row = jobs.row(k)
+        if row == NO_ROW:
+            return SUBMITTED
+        return STARTED if self.store.ledger.t_start[row] else ALLOCATED
+
     def kill(self, jobid: int, signum: int) -> None:
         """Signal the tasks of a running job. Raises ServiceError."""
         jobs, k = self.find(jobid)
@@ -392,6 +428,11 @@ class Manager:
             then = min(now, max(outcome.time, self._last_time(jobs, k, row)))
             if outcome.kind == "started":
                 self._start(jobs, k, 1, row, then)
+            elif outcome.kind == "memo":
+                try:
+                    self.memo(running.id, outcome.memo, then, self.owner)
+                except ServiceError as error:  # as malformed as any other event
+                    raise ValueError(str(error)) from None
             elif outcome.kind == "failed":
                 # The shell has started, only the task has not: that is how Flux logs it.
                 self._start(jobs, k, 1, row, then)
@@ -531,7 +572,8 @@ class Manager:
             self.mocks[row] = _MockBatch(jobs, k, n, row)
             self._at(now + jobs.mock, "mock", row)
             return
-        self.exec.dispatch(jobs, k, row, placements)
+        ends = min(self.expiration, now + jobs.duration if jobs.duration else inf)
+        self.exec.dispatch(jobs, k, row, placements, 0.0 if ends == inf else ends)
         if leasable(jobs) and self.queue.in_order(jobs):
             self.leases.opened(jobs, k, placements, now)
 
@@ -705,8 +747,7 @@ class Manager:
         self, jobs: JobArray, k: int, state: State, context: dict[str, Any], now: float
     ) -> None:
         row = jobs.row(k)
-        stage = STARTED if self.store.ledger.t_start[row] else ALLOCATED
-        self._extra(jobs, k, stage, now, "exception", context)
+        self._extra(jobs, k, self._stage(jobs, k), now, "exception", context)
         if context["severity"] or state != _RUN:
             return
         jobs.state[k] = _EXCEPTION

@@ -112,6 +112,7 @@ class JobService:
                 "wait": self.wait,
                 "wait-all": self.wait_all,
                 "kill": self.kill,
+                "memo": self.memo,
                 "raise": self.raise_,
                 "raise-all": self.raise_all,
                 "urgency": self.urgency,
@@ -393,6 +394,15 @@ class JobService:
         self.manager.kill_mock(jobid, signum, self.now())
         request.respond()
 
+    def memo(self, request: Request) -> None:
+        body = _body(request)
+        volatile = body.get("volatile", False)
+        if not isinstance(volatile, bool):
+            raise ServiceError(errno.EPROTO, f"volatile: expected a bool, found {volatile!r}"[:200])
+        jobid = _int(body, "id")
+        self.manager.memo(jobid, body.get("memo"), self.now(), request.uid, volatile=volatile)
+        request.respond()
+
     def raise_(self, request: Request) -> None:
         body = _body(request)
         kind, severity, note = _exception(body)
@@ -569,7 +579,7 @@ class JobService:
             if placement is None:
                 raise ServiceError(errno.ENOENT, "R: the job has no resources")
             t_alloc = ledger.t_alloc[row]
-            return placement.to_dict(t_alloc, listing.expiration(jobs, t_alloc))
+            return placement.to_dict(t_alloc, listing.expiration(self.manager, jobs, t_alloc))
         if key == "eventlog":
             return eventlogs.as_text(eventlogs.event_log(jobs, k, ledger))
         if key == "guest.exec.eventlog":

@@ -32,7 +32,7 @@ from mpi4py import MPI
 
 from flux_mpi.message.errors import FluxError
 from flux_mpi.overlay.transport import Transport
-from flux_mpi.reactor.epoll import EpollReactor
+from flux_mpi.reactor import Reactor
 
 CHUNK = 8000
 """Bytes of stream in one buffer."""
@@ -89,31 +89,59 @@ class _Link:
         self.announced = 0
 
 
-class MPITransport(Transport):
-    """Links over ``comm``; bells in ``rundir`` (a folder of this process alone, mode 0700).
+class Bell:
+    """A socket that neighbours ring: bound before anyone is told its path."""
 
-    Creating one is collective. ``card`` is what this rank wants the others to know (msgpack).
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.socket.bind(path)
+            self.socket.listen(256)
+        except OSError:
+            self.socket.close()
+            raise
+        self.socket.setblocking(False)
+
+    def close(self) -> None:
+        """Nobody rings it any more. Idempotent."""
+        self.socket.close()
+
+
+class MPITransport(Transport):
+    """Links among the ranks of an instance, over ``comm`` with messages of one ``tag``.
+
+    ``hosts``, ``bells`` (paths of sockets, empty: it has none) and ``cards`` are everyone's, by
+    rank. ``peers`` gives the rank in ``comm`` of each rank of the instance; None: they are the
+    same. ``bell`` is this rank's own, and the transport's to close.
     """
 
     def __init__(
         self,
         comm: MPI.Comm,
-        reactor: EpollReactor,
-        rundir: str,
-        hostname: str,
+        reactor: Reactor,
+        rank: int,
+        hosts: list[str],
+        bells: list[str],
         *,
+        bell: Bell | None = None,
+        cards: list[Any] | None = None,
         tag: int = 1,
-        card: Any = None,
-        doorbell: bool = True,
-        timeout_s: float = 60.0,
+        peers: list[int] | None = None,
         lost_after_s: float = 60.0,
     ) -> None:
         super().__init__()
         self.comm = comm
         self.reactor = reactor
-        self.rank = comm.Get_rank()
-        self.size = comm.Get_size()
+        self.rank = rank
+        self.size = len(hosts)
         self.tag = tag
+        self.hosts = hosts
+        self.cards = cards or [None] * self.size
+        self._bells = bells
+        self._bell = bell
+        self._peers = peers
+        self._ranks = None if peers is None else {peer: i for i, peer in enumerate(peers)}
         self._status = MPI.Status()
         self._links: dict[int, _Link] = {}
         self._dirty: set[int] = set()
@@ -122,54 +150,41 @@ class MPITransport(Transport):
         # Sends under way, and receives from dropped peers; a request keeps its buffer alive.
         self._unfinished: deque[tuple[MPI.Request, int]] = deque()
         self._receiving = 0
-        self._listener: socket.socket | None = None
         self._strangers: dict[socket.socket, bytearray] = {}
         self._closed = False
-        path = ""
-        if doorbell and self.size > 1:
-            path = os.path.join(rundir, "bell")
-            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._listener.bind(path)
-            self._listener.listen(256)
-            self._listener.setblocking(False)
-        everyone = self._exchange([hostname, path, card], timeout_s)
-        self.hosts = [each[0] for each in everyone]
-        self._bells = [each[1] for each in everyone]
-        self.cards = [each[2] for each in everyone]
 
-    def _exchange(self, mine: list[Any], timeout_s: float) -> list[list[Any]]:
-        """Everyone's card, by rank. Raises FluxError (ETIMEDOUT)."""
-        deadline = time.monotonic() + timeout_s
-        packed = msgpack.packb(mine)
-        longest = bytearray(4)
-        self._await(
-            self.comm.Iallreduce(
-                [len(packed).to_bytes(4, sys.byteorder), 1, MPI.INT32_T],
-                [longest, 1, MPI.INT32_T],
-                MPI.MAX,
-            ),
-            deadline,
-        )
-        width = int.from_bytes(longest, sys.byteorder)
-        everyone = bytearray(width * self.size)
-        self._await(
-            self.comm.Iallgather(
-                [packed.ljust(width, b"\0"), width, MPI.BYTE], [everyone, width, MPI.BYTE]
-            ),
-            deadline,
-        )
-        cards = []
-        for at in range(0, len(everyone), width):
-            reader = msgpack.Unpacker()
-            reader.feed(everyone[at : at + width])
-            cards.append(reader.unpack())  # what pads a shorter card is left unread
-        return cards
+    @classmethod
+    def boot(
+        cls,
+        comm: MPI.Comm,
+        reactor: Reactor,
+        rundir: str,
+        hostname: str,
+        *,
+        card: Any = None,
+        doorbell: bool = True,
+        timeout_s: float = 60.0,
+        lost_after_s: float = 60.0,
+    ) -> MPITransport:
+        """The transport of all ranks of ``comm``, which learn about each other: collective.
 
-    def _await(self, request: MPI.Request, deadline: float) -> None:
-        while not request.Test():
-            if time.monotonic() > deadline:
-                raise FluxError(errno.ETIMEDOUT, f"not all {self.size} ranks came up in time")
-            time.sleep(_BOOT_PAUSE_S)
+        Bells are made in ``rundir`` (a folder of this process alone, mode 0700). ``card`` is what
+        this rank wants the others to know (msgpack). Raises FluxError (ETIMEDOUT).
+        """
+        size = comm.Get_size()
+        bell = Bell(os.path.join(rundir, "bell")) if doorbell and size > 1 else None
+        mine = [hostname, bell.path if bell else "", card]
+        everyone = _exchange(comm, mine, time.monotonic() + timeout_s)
+        return cls(
+            comm,
+            reactor,
+            comm.Get_rank(),
+            [each[0] for each in everyone],
+            [each[1] for each in everyone],
+            bell=bell,
+            cards=[each[2] for each in everyone],
+            lost_after_s=lost_after_s,
+        )
 
     # -- opening --------------------------------------------------------------------------------
 
@@ -182,8 +197,8 @@ class MPITransport(Transport):
             path = self._bells[parent]
             if path and self._bells[self.rank] and self.hosts[parent] == self.hosts[self.rank]:
                 self._dial(link, path)
-        if self._listener is not None:
-            self.reactor.add_reader(self._listener.fileno(), self._accept)
+        if self._bell is not None:
+            self.reactor.add_reader(self._bell.socket.fileno(), self._accept)
         self._watch()
         self.reactor.call_later(self._beat_s, self._beat)
 
@@ -201,10 +216,9 @@ class MPITransport(Transport):
         self._attach(link, bell)
 
     def _accept(self) -> None:
-        listener = self._listener
-        while listener is not None:
+        while self._bell is not None:
             try:
-                bell, _ = listener.accept()
+                bell, _ = self._bell.socket.accept()
             except OSError:
                 return
             bell.setblocking(False)
@@ -360,6 +374,8 @@ class MPITransport(Transport):
             count += 1
             buffer = bytearray(status.Get_count(MPI.BYTE))
             peer = status.Get_source()
+            if self._ranks is not None:
+                peer = self._ranks.get(peer, -1)
             request = message.Irecv([buffer, MPI.BYTE])
             sender = self._links.get(peer)
             if sender is None:  # a late buffer of a dropped peer: take it out of MPI's way
@@ -463,7 +479,8 @@ class MPITransport(Transport):
         buffer = HEADER.pack(link.taken) + part
         link.taken = 0
         try:
-            request = self.comm.Isend([buffer, MPI.BYTE], link.peer, self.tag)
+            peer = link.peer if self._peers is None else self._peers[link.peer]
+            request = self.comm.Isend([buffer, MPI.BYTE], peer, self.tag)
         except MPI.Exception as error:
             self._go_on(error)
             return  # to someone who has died: its link will be lost as well
@@ -560,10 +577,10 @@ class MPITransport(Transport):
             self.reactor.remove(bell.fileno())
             bell.close()
         self._strangers.clear()
-        if self._listener is not None:
-            self.reactor.remove(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        if self._bell is not None:
+            self.reactor.remove(self._bell.socket.fileno())
+            self._bell.close()
+            self._bell = None
         self._closed = True
         self.reactor.set_polled(None)
         self.discard()
@@ -586,3 +603,38 @@ class MPITransport(Transport):
             if not self._over(request):
                 self._unfinished.append((request, -1))
         return count
+
+
+def _exchange(comm: MPI.Comm, mine: list[Any], deadline: float) -> list[list[Any]]:
+    """Everyone's card, by rank. Raises FluxError (ETIMEDOUT)."""
+    packed = msgpack.packb(mine)
+    longest = bytearray(4)
+    _await(
+        comm,
+        comm.Iallreduce(
+            [len(packed).to_bytes(4, sys.byteorder), 1, MPI.INT32_T],
+            [longest, 1, MPI.INT32_T],
+            MPI.MAX,
+        ),
+        deadline,
+    )
+    width = int.from_bytes(longest, sys.byteorder)
+    everyone = bytearray(width * comm.Get_size())
+    _await(
+        comm,
+        comm.Iallgather([packed.ljust(width, b"\0"), width, MPI.BYTE], [everyone, width, MPI.BYTE]),
+        deadline,
+    )
+    cards = []
+    for at in range(0, len(everyone), width):
+        reader = msgpack.Unpacker()
+        reader.feed(everyone[at : at + width])
+        cards.append(reader.unpack())  # what pads a shorter card is left unread
+    return cards
+
+
+def _await(comm: MPI.Comm, request: MPI.Request, deadline: float) -> None:
+    while not request.Test():
+        if time.monotonic() > deadline:
+            raise FluxError(errno.ETIMEDOUT, f"not all {comm.Get_size()} ranks came up in time")
+        time.sleep(_BOOT_PAUSE_S)

@@ -11,6 +11,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 Callback = Callable[[], object]
 
@@ -40,6 +41,13 @@ class Timer:
         return self.callback is not None
 
 
+class Tenant(Protocol):
+    """Who has turn-end hooks of its own on another's reactor (``scope.py``)."""
+
+    def end_turn(self) -> None:
+        """Run them."""
+
+
 class Reactor(ABC):
     """Timers, deferred calls and turn-end hooks; subclasses bring the clock and the waiting."""
 
@@ -49,6 +57,7 @@ class Reactor(ABC):
         self._sequence = itertools.count()
         self._soon: deque[Callback] = deque()
         self._hooks: list[Callback] = []
+        self._touched: dict[Tenant, None] = {}
         self._stopped = False
         self.on_error: Callable[[BaseException], None] | None = None
 
@@ -89,6 +98,15 @@ class Reactor(ABC):
     def at_turn_end(self, hook: Callback) -> None:
         """Call ``hook`` after each turn's callbacks, in the order of registration."""
         self._hooks.append(hook)
+
+    def set_polled(self, source: Callable[[], bool] | None, owner: object = None) -> None:
+        """Poll ``source()`` for what has no descriptor, in ``owner``'s name; it returns whether
+        there was anything. None = no longer."""
+        raise NotImplementedError(f"{type(self).__name__} polls nothing")
+
+    def entered(self, tenant: Tenant) -> None:
+        """Something of a tenant of this loop runs in this turn: its hooks are to follow."""
+        self._touched[tenant] = None
 
     def stop(self) -> None:
         """Leave ``run`` after this turn."""
@@ -134,6 +152,10 @@ class Reactor(ABC):
     def _run_hooks(self) -> None:
         for hook in self._hooks:
             self._call(hook)
+        while self._touched:
+            tenants, self._touched = self._touched, {}
+            for tenant in tenants:
+                tenant.end_turn()
 
     def _call(self, callback: Callback) -> None:
         """Run one callback; one that fails is reported and does not take the loop down."""

@@ -35,7 +35,7 @@ class EpollReactor(Reactor):
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
-        self._polled: Callable[[], bool] | None = None
+        self._polled: dict[object, Callable[[], bool]] = {}
         self._pause = POLL_MIN_S
         self._hot_until = 0.0
 
@@ -64,11 +64,13 @@ class EpollReactor(Reactor):
         if self._readers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def set_polled(self, source: Callable[[], bool] | None) -> None:
-        """Poll ``source()`` for messages; it returns whether there were any. None = no longer."""
-        if source == self._polled:
+    def set_polled(self, source: Callable[[], bool] | None, owner: object = None) -> None:
+        if source is None:
+            self._polled.pop(owner, None)
             return
-        self._polled = source
+        if self._polled.get(owner) == source:
+            return
+        self._polled[owner] = source
         self._pause = POLL_MIN_S
         self._hot_until = time.monotonic() + POLL_HOT_S
 
@@ -88,7 +90,7 @@ class EpollReactor(Reactor):
             if due is not None:
                 wait = max(0.0, due - time.monotonic())
                 timeout = wait if timeout is None else min(timeout, wait)
-            if self._polled is not None:
+            if self._polled:
                 pause = 0.0 if time.monotonic() < self._hot_until else self._pause
                 timeout = pause if timeout is None else min(timeout, pause)
         if timeout is not None and 0 < timeout < FINE_S:
@@ -109,8 +111,9 @@ class EpollReactor(Reactor):
                 callback = readers.get(fd)
                 if callback is not None:
                     self._call(callback)
-        if self._polled is not None:
-            if self._polled():
+        if self._polled:
+            found = [source() for source in tuple(self._polled.values())]  # each gets its turn
+            if any(found):
                 self._hot_until = time.monotonic() + POLL_HOT_S
                 self._pause = POLL_MIN_S
             else:

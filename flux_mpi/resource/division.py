@@ -33,13 +33,33 @@ class RankResources(NamedTuple):
     """Bytes; 0 when unknown."""
     binding: bool
     """Whether tasks may be bound: not when cores are emulated or shared with other ranks."""
+    given: tuple[str, str] | None = None
+    """The ids of the cores and GPUs that an instance may use here, as idsets; None: all."""
+
+    def part(self, cores: str, gpus: str) -> RankResources:
+        """What a child instance gets that was allocated these cores and GPUs (idsets).
+
+        It calls them by the same ids. Its memory is in proportion to its cores.
+        """
+        count = len(parse_cpulist(cores))
+        memory = self.memory * count // max(1, len(self.cores_given))
+        return self._replace(given=(cores, gpus), memory=memory)
+
+    @property
+    def cores_given(self) -> Sequence[int]:
+        """The ids of the cores that may be used here."""
+        return range(len(self.cores)) if self.given is None else parse_cpulist(self.given[0])
 
     def hello(self, rank: int) -> dict[str, Any]:
         """The payload of ``job-exec.hello``; ids as idsets."""
+        cores, gpus = self.given or (
+            format_cpulist(range(len(self.cores))),
+            format_cpulist(range(len(self.gpus))),
+        )
         return {
             "rank": rank,
-            "cores": format_cpulist(range(len(self.cores))),
-            "gpus": format_cpulist(range(len(self.gpus))),
+            "cores": cores,
+            "gpus": gpus,
             "memory": self.memory,
             "hostname": self.hostname,
         }

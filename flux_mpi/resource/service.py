@@ -80,6 +80,8 @@ class ResourceService:
         self.owner = os.geteuid() if owner is None else owner
         self._keeper = keeper
         self._journals: dict[Request, None] = {}
+        self._inherited: set[int] = set()
+        """Ranks drained because the enclosing instance drained them."""
         self._up = IDSet()
         self.monitor = Monitor(
             hosts,
@@ -96,6 +98,7 @@ class ResourceService:
                 "drain": self.drain,
                 "undrain": self.undrain,
                 "journal": self.journal,
+                "inherit": self.inherit,
             },
         )
         self._deadline = broker.reactor.call_later(define_after, self._define_late)
@@ -205,6 +208,22 @@ class ResourceService:
         ranks = self._try(self.monitor.undrain, body)
         self._changed_by(request, "undrain", ranks, body.get("reason"))
 
+    def inherit(self, request: Request) -> None:
+        """The enclosing instance has drained the resources of a rank, or given them back."""
+        body = self._owner_body(request)
+        rank, now = int(body["rank"]), self.broker.reactor.now()
+        if not body.get("drained"):
+            if rank not in self._inherited:
+                return
+            self._inherited.discard(rank)
+            ranks = self.monitor.undrain(str(rank), None, "update", now)
+            self._changed_by(request, "undrain", ranks, None)
+        elif rank not in self.monitor.drained and rank not in self.monitor.exclude:
+            self._inherited.add(rank)
+            reason = f"by the enclosing instance: {body.get('reason') or 'no reason given'}"
+            ranks = self.monitor.drain(str(rank), reason, "update", now)
+            self._changed_by(request, "drain", ranks, reason)
+
     def journal(self, request: Request) -> None:
         if not request.streaming:
             raise ServiceError(
@@ -236,6 +255,8 @@ class ResourceService:
     def _changed_by(self, request: Request, what: str, ranks: IDSet, reason: Any) -> None:
         why = f": {reason}" if reason else ""
         self.broker.log(INFO, "resource", f"{what} {ranks} by user {request.uid}{why}")
+        # For the ranks that host child instances on what is concerned.
+        self.broker.publish(f"resource.{what}", {"ranks": str(ranks), "reason": reason or ""})
         # The scheduler must know before the caller does.
         if self.monitor.defined:
             self._changed()

@@ -38,10 +38,17 @@ def picture(
                 if kept is None or vertex in kept:
                     state = states.setdefault(str(graph.uniq[vertex]), {}).setdefault(key, {})
                     state[name] = state.get(name, 0) + units
-    document = to_jgf(graph)
-    if kept is not None:
-        _reduce(document, {str(graph.uniq[vertex]) for vertex in kept})
-    return {**document, "states": states}
+    return {**to_jgf(graph, kept), "states": states}
+
+
+def _above(graph: ResourceGraph, vertex: int, subsystem: str) -> set[int]:
+    """What a vertex is part of."""
+    found = set()
+    edge = graph.parent_edge(vertex, subsystem)
+    while edge is not None:
+        found.add(graph.sources[edge])
+        edge = graph.parent_edge(graph.sources[edge], subsystem)
+    return found
 
 
 def _part(graph: ResourceGraph, path: str) -> set[int]:
@@ -55,10 +62,7 @@ def _part(graph: ResourceGraph, path: str) -> set[int]:
         subsystem = graph.subsystems[number]
         for vertex in found:
             kept.update(graph.below(vertex, subsystem))
-            edge = graph.parent_edge(vertex, subsystem)
-            while edge is not None:
-                kept.add(graph.sources[edge])
-                edge = graph.parent_edge(graph.sources[edge], subsystem)
+            kept |= _above(graph, vertex, subsystem)
     return kept
 
 
@@ -69,12 +73,3 @@ def _example(graph: ResourceGraph, path: str | None) -> str:
         return "/"
     children = graph.children(at)
     return graph.path(children[0] if children else at) or "/"
-
-
-def _reduce(document: dict[str, Any], kept: set[str]) -> None:
-    """Leave of a document only these vertices and what is between them."""
-    graph = document["graph"]
-    graph["nodes"] = [node for node in graph["nodes"] if node["id"] in kept]
-    graph["edges"] = [
-        edge for edge in graph["edges"] if edge["source"] in kept and edge["target"] in kept
-    ]

@@ -117,6 +117,17 @@ class Placement:
             found["scheduling"] = json.loads(self.scheduling)
         return found
 
+    def subgraph(self) -> dict[str, Any]:
+        """JGF of all of it, as the graph of an instance whose ranks 0, 1, … are these parts."""
+        rank_of = {part.rank: at for at, part in enumerate(self.parts)}
+        document: dict[str, Any] = json.loads(self.scheduling)
+        for node in document["graph"]["nodes"]:
+            metadata = node["metadata"]
+            metadata["rank"] = rank_of.get(metadata.get("rank", -1), -1)
+            # What is its parent's alone is to be shared by its own jobs.
+            metadata.pop("exclusive", None)
+        return document
+
     @property
     def summary(self) -> str:
         """RFC 27's ``resource_summary``, such as ``rank[0-1]/core[0-3]``."""

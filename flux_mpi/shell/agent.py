@@ -10,15 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from flux_mpi.formats import fluid
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.templates import expand_shell
 from flux_mpi.shell import affinity
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.env import encode
+from flux_mpi.shell.env import encode, encode_all
 from flux_mpi.shell.output import LabelledFile, OutputStore
 from flux_mpi.shell.plan import APPEND, CAPTURE, FILE, NONE, TRUNCATE, Plan, PlanError, Stream
 from flux_mpi.shell.scratch import Scratch
@@ -51,6 +51,7 @@ class _Job:
         "reads_stdin",
         "fed",
         "after",
+        "nested",
     )
 
     def __init__(self, jobid: int, key: int, nodeid: int, first_task: int, ntasks: int) -> None:
@@ -74,6 +75,7 @@ class _Job:
         self.reads_stdin = False
         self.fed: list[_Feed] | None = None
         self.after = 0  # the task that it is leased to follow; 0: it starts at once
+        self.nested: _Nested | None = None  # the job is an instance
 
 
 class _Feed:
@@ -86,12 +88,45 @@ class _Feed:
         self.done = done
 
 
+class _Nested:
+    """What waits in a job that is an instance until its program can be started."""
+
+    __slots__ = ("operands", "early", "key")
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.operands: tuple[Any, ...] = ()
+        self.early: list[tuple[str | None, bytes, bool, Callable[[], object]]] = []
+
+
+class Birth(NamedTuple):
+    """An instance that is to be made here, for a job of this one."""
+
+    jobid: int
+    argv: list[str]
+    """The options of its broker, and then its initial program (``flux-mpi broker`` left out)."""
+    rank: int
+    """Which of its ranks this one becomes."""
+    ranks: list[int]
+    """This instance's ranks that become its ranks."""
+    cores: str
+    gpus: str
+    expiration: float
+    """Unix time at which the job is ended; 0 = never."""
+    graph: dict[str, Any] | None
+    """Its resources as JGF, if there is more to them than cores and GPUs of ranks."""
+    env: dict[bytes, bytes]
+    """The environment of the job, for its initial program."""
+    cwd: str
+
+
 class Agent:
     """Runs jobs' tasks on one rank, through its supervisor.
 
     ``next_tid`` hands out task ids that nobody else uses; ``uri`` becomes ``FLUX_URI``; ``path`` is
     this instance's ``FLUX_JOB_ID_PATH`` (``/`` when it is nobody's job); ``scratch`` has
-    jobs' temporary directories (None = they get none).
+    jobs' temporary directories (None = they get none); ``surroundings``: variables that tell of the
+    job in which this instance is.
     """
 
     def __init__(
@@ -105,13 +140,19 @@ class Agent:
         uri: str = "",
         path: str = "/",
         scratch: Scratch | None = None,
-        enclosing: str = "",
+        surroundings: Mapping[str, str] | None = None,
     ) -> None:
         self.rank = rank
         self.hostname = hostname
         self.store = store
         self.commands: list[list[Any]] = []
         self.events: list[list[Any]] = []
+        self.births: list[Birth] = []
+        """Instances to be made; who makes them tells `instance_up` and `instance_down`."""
+        self.signals: list[tuple[int, int]] = []
+        """(job id, signal) for jobs that are instances."""
+        self.ended: list[tuple[int, int]] = []
+        """(job id, wait status) of instances' initial programs that have ended."""
         self._next_tid = next_tid
         self._topology = topology or Topology()
         self._path = encode(path.rstrip("/") + "/")
@@ -119,8 +160,7 @@ class Agent:
         self._common: dict[bytes, bytes] = {}
         if uri:
             self._common[b"FLUX_URI"] = encode(uri)
-        if enclosing:
-            self._common[b"FLUX_ENCLOSING_ID"] = encode(enclosing)
+        self._common.update(encode_all(surroundings or {}))
         self._plans: dict[int, Plan] = {}
         self._specs: dict[int, dict[str, Any]] = {}
         self._forgotten: set[int] = set()
@@ -156,7 +196,7 @@ class Agent:
             self._start(row, now, before.tids[-1] if before is not None and before.tids else 0)
 
     def _start(self, row: list[Any], now: float, after: int = 0) -> None:
-        jobid, key, member, nodeid, first_task, ntasks, cores, gpus, nnodes, size = row
+        jobid, key, member, nodeid, first_task, ntasks, cores, gpus, nnodes, size = row[:10]
         if jobid in self._jobs:
             return  # told twice: it runs already
         plan = self._plans.get(key)
@@ -173,7 +213,7 @@ class Agent:
                 self.events.append([jobid, "error", now, nodeid, errno.EINVAL, text])
                 return
             plan.env.update(self._common)
-            if plan.gpu_mode != affinity.OFF:
+            if plan.gpu_mode != affinity.OFF and not plan.instance:
                 plan.env[self._topology.gpu_variable] = b"-1"  # no GPU that is not the job's
                 plan.env.setdefault(b"CUDA_DEVICE_ORDER", b"PCI_BUS_ID")
             self._plans[key] = plan
@@ -188,7 +228,10 @@ class Agent:
         self._jobs[jobid] = job
         self._in_use[key] = self._in_use.get(key, 0) + 1
         try:
-            self._spawn(job, plan, member, cores, gpus or "", nnodes, size)
+            if plan.instance:
+                self._begin_instance(job, plan, member, cores or "", gpus or "", row)
+            else:
+                self._spawn(job, plan, member, cores, gpus or "", nnodes, size)
         except (OSError, ValueError, LookupError, TypeError) as error:
             self._refuse(job, error, now)
 
@@ -211,11 +254,12 @@ class Agent:
         if self._scratch is not None:
             job.tmpdir = self._scratch.take()
             delta[b"FLUX_JOB_TMPDIR"] = encode(job.tmpdir)
+            _put_files(job.tmpdir, plan)
         if nnodes != plan.nnodes:
             delta[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
         if size != plan.size:
             delta[b"FLUX_JOB_SIZE"] = b"%d" % size
-        stdin = "pipe" if plan.stdin == "service" else "null"
+        stdin = _stdin_of(plan)
         job.reads_stdin = stdin == "pipe"
         if not (plan.tagged or gpus) and plan.captured and plan.stdin != FILE and job.ntasks == 1:
             # The common case, and the one that must be cheap.
@@ -231,6 +275,94 @@ class Agent:
         ):
             self._command(job, local, plan, *operands)
 
+    # -- instances ------------------------------------------------------------------------------
+
+    def _begin_instance(
+        self, job: _Job, plan: Plan, member: int, cores: str, gpus: str, row: list[Any]
+    ) -> None:
+        """Order the instance that the job is. Raises OSError, ValueError, LookupError."""
+        nnodes, size, more = row[8], row[9], row[10]
+        if self._scratch is not None:
+            job.tmpdir = self._scratch.take()
+            _put_files(job.tmpdir, plan)
+        runs = plan.member(member)
+        expand = self._expander(job, runs.name, nnodes, size, cores, gpus)
+        nested = job.nested = _Nested(plan.key)
+        if not job.nodeid:  # here its program will run
+            (operands,) = self._many(
+                job, plan, member, None, gpus, nnodes, size, {}, _stdin_of(plan), bound=False
+            )
+            nested.operands = operands[2:]
+        job.reads_stdin = plan.stdin == "service"
+        job.left = 1  # ends with the instance
+        self.births.append(
+            Birth(
+                job.id,
+                [expand(word, 0) for word in runs.argv[2:]],
+                job.nodeid,
+                list(more["ranks"]),
+                cores,
+                gpus,
+                float(more.get("expiration") or 0.0),
+                more.get("graph"),
+                {**plan.env, **(plan.variables(member) if plan.env_tags else {})},
+                expand(runs.cwd, 0),
+            )
+        )
+
+    def instance_up(
+        self, jobid: int, now: float, memo: dict[str, Any] | None = None, pid: int = 0
+    ) -> None:
+        """A job's instance runs here. ``memo``: what its root has to say; ``pid``: of who runs it.
+        A start is told now unless a program follows (`launch`)."""
+        job = self._jobs.get(jobid)
+        if job is None:
+            return
+        job.last = max(job.last, now)
+        if memo is not None:
+            self.events.append([job.id, "memo", now, job.nodeid, memo])
+        if pid:
+            job.pids[0] = pid
+            self._say_started(job)
+
+    def launch(self, jobid: int, argv: list[str], delta: dict[bytes, bytes]) -> None:
+        """Start the initial program of a job's instance, with the job's own output and input."""
+        job = self._jobs.get(jobid)
+        if job is None or job.nested is None:
+            return
+        nested, plan = job.nested, self._plans[job.key]
+        words = [encode(word) for word in argv]
+        cwd, *rest = nested.operands
+        self._command(job, 0, plan, words, delta, cwd, *rest)
+        for ranks, data, eof, done in nested.early:
+            self.stdin(jobid, ranks, data, eof, done)
+        nested.early.clear()
+
+    def signal_program(self, jobid: int, signum: int) -> None:
+        """Signal the initial program of a job's instance."""
+        job = self._jobs.get(jobid)
+        if job is not None:
+            self._signal_tasks(job, signum)
+
+    def instance_down(
+        self, jobid: int, now: float, status: int = 0, error: tuple[int, str] | None = None
+    ) -> None:
+        """Nothing of a job's instance is left here. ``status``: its wait status, if no program's
+        says it; ``error``: (errno, text) of why it could not be made."""
+        job = self._jobs.get(jobid)
+        if job is None or job.nested is None:
+            return
+        for _, _, _, done in job.nested.early:
+            done()
+        if error is not None and job.error is None:
+            job.error = (error[0], self._start_failed(job.first_task, error[1]))
+        if status and not job.exits:
+            job.exits.append([job.first_task, job.pids[0], status])
+        job.last = max(job.last, now)
+        job.left -= 1
+        if not job.left:
+            self._finish(job, job.last)
+
     def _many(
         self,
         job: _Job,
@@ -242,10 +374,13 @@ class Agent:
         size: int,
         delta: dict[bytes, bytes],
         stdin: Any,
+        *,
+        bound: bool = True,
     ) -> list[tuple[Any, ...]]:
         """Operands of the spawn command of each task, in full generality."""
         member = plan.member(index)
-        cpus = self._topology.shares(plan.cpu_mode, plan.cpu_sets, cores, job.ntasks)
+        mode = plan.cpu_mode if bound else affinity.OFF
+        cpus = self._topology.shares(mode, plan.cpu_sets, cores, job.ntasks)
         visible: list[str] | None = None
         if plan.gpu_mode != affinity.OFF:
             names = self._topology.gpu_names
@@ -406,10 +541,16 @@ class Agent:
         job = self._jobs.get(jobid)
         if job is None:
             return False
+        if job.nested is not None:
+            self.signals.append((jobid, signum))
+        else:
+            self._signal_tasks(job, signum)
+        return True
+
+    def _signal_tasks(self, job: _Job, signum: int) -> None:
         for tid in job.tids:
             if tid in self._tasks:
-                self.commands.append(["kill", tid, signum])
-        return True
+                self.commands.append(["kill", tid, int(signum)])
 
     def kill_all(self, signum: int) -> int:
         """Signal the tasks of every job here; returns the number of jobs."""
@@ -436,6 +577,12 @@ class Agent:
         if not job.reads_stdin:
             return "the job's tasks read no input (input.stdin.type is not 'service')"
         wanted = None if ranks is None else IDSet.parse(ranks)
+        if job.nested is not None and not job.tids:
+            if job.nodeid:
+                done()  # its program runs on another rank
+            else:
+                job.nested.early.append((ranks, data, eof, done))
+            return None
         waiting: dict[int, int] = {}
         for tid in job.tids:
             found = self._tasks.get(tid)
@@ -495,6 +642,8 @@ class Agent:
         job.left -= 1
         if job.fed:
             self._taken(job, tid, 1 << 62)
+        if job.nested is not None:
+            self.ended.append((job.id, status))
         if not job.left:
             self._finish(job, when)
 
@@ -509,6 +658,8 @@ class Agent:
                     self.commands.append(["kill", other, int(signal.SIGKILL)])
         if job.fed:
             self._taken(job, tid, 1 << 62)
+        if job.nested is not None:
+            self.ended.append((job.id, 127 << 8))
         if not job.left:
             self._finish(job, job.last)
 
@@ -626,3 +777,18 @@ class Agent:
     def pids(self) -> list[int]:
         """Process ids (and group ids) of the tasks that run here, as far as known."""
         return [pid for job in self._jobs.values() for pid in job.pids if pid]
+
+
+def _stdin_of(plan: Plan) -> str:
+    return "pipe" if plan.stdin == "service" else "null"
+
+
+def _put_files(folder: str, plan: Plan) -> None:
+    """Write the files of the jobspec. Raises OSError."""
+    for file in plan.files:
+        path = os.path.join(folder, file.name)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, file.mode)
+        with os.fdopen(fd, "wb") as out:
+            os.fchmod(fd, file.mode)
+            out.write(file.data)

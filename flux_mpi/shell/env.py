@@ -7,6 +7,8 @@ aborts or hangs, so none may reach the initial program, a job or a remote comman
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ LAUNCHER_NAMES = frozenset(
 KEPT_PREFIXES = ("OMPI_MCA_", "PRTE_MCA_", "OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT")
 """Settings of the user's that look like a launcher's: Open MPI jobs as root need the last two."""
 
+SURROUNDINGS = ("FLUX_ENCLOSING_ID", "FLUX_PARENT_URI")
+"""What tells a program in which job of which other instance its own instance is."""
+
 JOB_NAMES = frozenset(
     {
         "FLUX_JOB_ID",
@@ -53,6 +58,7 @@ JOB_NAMES = frozenset(
         "FLUX_TASK_RANK",
         "FLUX_TASK_LOCAL_ID",
         "FLUX_KVS_NAMESPACE",
+        *SURROUNDINGS,
     }
 )
 """What a job's tasks get; whoever is not a task of this instance must not inherit them."""
@@ -73,6 +79,15 @@ def scrub(environ: Mapping[str, str]) -> dict[str, str]:
 def scrub_job(environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` without what launchers set, nor an enclosing job: for an initial program."""
     return {name: value for name, value in scrub(environ).items() if name not in JOB_NAMES}
+
+
+def path_with_us(path: str | None) -> str:
+    """A search path on which ``flux-mpi`` is found: ``path`` (None: the default) if it is there."""
+    path = os.defpath if path is None else path
+    if any(os.access(os.path.join(it, "flux-mpi"), os.X_OK) for it in path.split(os.pathsep)):
+        return path
+    # Last, so that nothing the user has on PATH changes its meaning.
+    return f"{path}{os.pathsep}{os.path.dirname(sys.executable)}"
 
 
 def encode(text: str) -> bytes:

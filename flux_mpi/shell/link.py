@@ -12,11 +12,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flux_mpi.reactor import Reactor
 from flux_mpi.shell.env import encode, encode_all
 from flux_mpi.shell.wire import RECEIVE, SUPERVISOR_FD_VAR, Unpacker, pack
+
+if TYPE_CHECKING:
+    from flux_mpi.shell.branch import Branch
 
 Report = list[Any]
 
@@ -81,6 +84,20 @@ class Process:
             self.on_fail(entry[2], entry[3])
 
 
+class Receiver(Protocol):
+    """Who takes the reports about a task."""
+
+    def report(self, entry: Report) -> None:
+        """Take one."""
+
+
+class Nobody:
+    """Takes what is said of tasks whose instance is gone."""
+
+    def report(self, entry: Report) -> None:
+        """Nobody is left to care."""
+
+
 class Link:
     """Speaks with the supervisor over the inherited socket ``fd``.
 
@@ -96,7 +113,9 @@ class Link:
         self._outgoing = bytearray()
         self._writing = False
         self._numbers = itertools.count(1)
-        self._processes: dict[int, Process] = {}
+        self._processes: dict[int, Receiver] = {}
+        self.branches: dict[Branch, None] = {}
+        """Shares of this line that other instances in this process have."""
         self._pids: dict[int, int] = {}
         self.take: Callable[[Report], object] | None = None
         self.after_reports: Callable[[], object] | None = None
@@ -126,6 +145,14 @@ class Link:
     def next_tid(self) -> int:
         """A task id that nobody has."""
         return next(self._numbers)
+
+    def adopt(self, tid: int, receiver: Receiver) -> None:
+        """Reports about this task go to ``receiver``."""
+        self._processes[tid] = receiver
+
+    def abandon(self, tid: int) -> None:
+        """Nobody wants to hear of this task any more."""
+        self._processes[tid] = Nobody()
 
     def command(self, entry: list[Any]) -> None:
         """Have a command carried out; it leaves at the end of this turn."""
@@ -235,7 +262,7 @@ class Link:
                 pids.pop(tid, None)
             process = processes.get(tid)
             if process is not None:
-                if kind == "exited" or kind == "failed":
+                if kind == "exited" or kind == "failed" or kind == "returned":
                     del processes[tid]
                 process.report(entry)
             elif take is not None:
@@ -256,6 +283,8 @@ class Link:
             except (ProcessLookupError, PermissionError):
                 continue
         self._pids.clear()
+        for branch in tuple(self.branches):
+            branch.broken()
         if self.sweep is not None:
             self.sweep()
         if self.on_lost is not None:

@@ -7,12 +7,13 @@ is filled in by ``Plan.member``; specs without templates pay nothing for that.
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from flux_mpi.formats.idset import IDSet
 from flux_mpi.formats.templates import expand, has_tags
 from flux_mpi.shell import affinity
-from flux_mpi.shell.env import encode, encode_all, scrub
+from flux_mpi.shell.env import SURROUNDINGS, encode, encode_all, scrub, scrub_job
 
 CAPTURE = "kvs"
 FILE = "file"
@@ -94,6 +95,8 @@ class Plan:
         "truncate",
         "output_limit",
         "captured",
+        "instance",
+        "files",
         "sent",
     )
 
@@ -121,7 +124,12 @@ class Plan:
         self.limits = _limits(_table(options, "rlimit"))
         self.templated = False
         self.env_tags: dict[bytes, str] = {}
-        environ = scrub(spec.get("env") or {})
+        self.instance = bool(spec.get("instance"))
+        self.files = _files(spec.get("files"))
+        # What an instance runs is no task of its parent's, but its initial program.
+        environ = (scrub_job if self.instance else scrub)(spec.get("env") or {})
+        for name in SURROUNDINGS:  # the submitter's, who may be in another instance
+            environ.pop(name, None)
         if self.params is not None:
             self.templated = has_tags([spec.get(name) for name in _TEMPLATED])
             self.env_tags = {encode(k): v for k, v in environ.items() if has_tags(v)}
@@ -137,10 +145,11 @@ class Plan:
         self.argv = [encode(word) for word in first.argv]
         self.cwd = encode(first.cwd)
         self.env = encode_all(environ)
-        self.env[b"FLUX_TASK_RANK"] = b"0"
-        self.env[b"FLUX_TASK_LOCAL_ID"] = b"0"
-        self.env[b"FLUX_JOB_SIZE"] = b"%d" % size
-        self.env[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
+        if not self.instance:
+            self.env[b"FLUX_TASK_RANK"] = b"0"
+            self.env[b"FLUX_TASK_LOCAL_ID"] = b"0"
+            self.env[b"FLUX_JOB_SIZE"] = b"%d" % size
+            self.env[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
         self.sent = False
         """Has the supervisor been given ``env``?"""
 
@@ -184,6 +193,56 @@ class Plan:
             stderr,
             str(stdin.get("path") or ""),
         )
+
+
+class File:
+    """A file that a job is to find in its temporary directory (RFC 37)."""
+
+    __slots__ = ("name", "mode", "data")
+
+    def __init__(self, name: str, mode: int, data: bytes) -> None:
+        self.name = name
+        self.mode = mode
+        self.data = data
+
+
+def _files(table: object) -> list[File]:
+    """The files of a jobspec. Raises PlanError naming the one that makes no sense."""
+    if not table:
+        return []
+    if not isinstance(table, dict):
+        raise PlanError(f"files: expected an object, found {type(table).__name__}")
+    return [_file(str(name), entry) for name, entry in table.items()]
+
+
+def _file(name: str, entry: object) -> File:
+    where = f"files.{name}"
+    if not name or name in (".", "..") or name.startswith("/") or ".." in name.split("/"):
+        raise PlanError(f"{where}: expected a path below the job's temporary directory")
+    if not isinstance(entry, dict):
+        entry = {"data": entry}
+    data, encoding, mode = entry.get("data"), entry.get("encoding"), entry.get("mode", 0o100600)
+    if type(mode) is not int or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise PlanError(f"{where}: mode: expected that of a regular file, found {mode!r}")
+    # Imported where needed: most ranks never see a file.
+    if encoding is None:
+        import json
+
+        content = b"" if data is None else json.dumps(data).encode()
+    elif not isinstance(data, str):
+        raise PlanError(f"{where}: data: expected text, found {type(data).__name__}")
+    elif encoding == "utf-8":
+        content = encode(data)
+    elif encoding == "base64":
+        import base64
+
+        try:
+            content = base64.b64decode(data, validate=True)
+        except ValueError:
+            raise PlanError(f"{where}: data is no base64") from None
+    else:
+        raise PlanError(f"{where}: encoding: expected utf-8 or base64, found {encoding!r}")
+    return File(name, stat.S_IMODE(mode), content)
 
 
 def _table(options: dict[str, Any], name: str) -> dict[str, Any]:

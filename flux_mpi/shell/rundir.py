@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ATTEMPTS = 16
+PREFIX = "flux-mpi-"
 
 
 def make(base: str) -> str:
     """A new directory in ``base`` that only its owner may enter. Raises OSError."""
     for attempt in range(ATTEMPTS):
-        path = os.path.join(base, f"flux-mpi-{os.urandom(5).hex()}")
+        path = os.path.join(base, PREFIX + os.urandom(5).hex())
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
@@ -27,6 +28,11 @@ def make(base: str) -> str:
         else:
             break
     return path
+
+
+def is_one(path: str) -> bool:
+    """Whether ``path`` is called as those that `make` makes."""
+    return os.path.isabs(path) and os.path.basename(path).startswith(PREFIX)
 
 
 def remove(path: str) -> None:

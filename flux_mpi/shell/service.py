@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from flux_mpi.broker.service import Broker, Request, ServiceError
 from flux_mpi.shell import strays
 from flux_mpi.shell.affinity import Topology
-from flux_mpi.shell.agent import Agent
+from flux_mpi.shell.agent import Agent, Birth
 from flux_mpi.shell.env import scrub_job
 from flux_mpi.shell.link import Link, Process
 from flux_mpi.shell.output import OutputStore, Spool, Watcher
@@ -23,12 +23,26 @@ from flux_mpi.shell.scratch import Scratch
 ERR = 3
 
 
+class Nursery(Protocol):
+    """Makes the instances that jobs are, and ends them."""
+
+    def begin(self, birth: Birth) -> None:
+        """Make it; the agent's `instance_up` or `instance_down` is called when it is done."""
+
+    def program_ended(self, jobid: int, status: int) -> None:
+        """Its initial program has ended, with this wait status."""
+
+    def signal(self, jobid: int, signum: int) -> None:
+        """Its job was signalled."""
+
+
 class ExecService:
     """Offers ``exec`` and ``rexec`` on a broker.
 
     ``topology`` says what the rank's cores and GPUs are; None = emulated, nothing is bound.
     ``rundir`` is the broker's run directory: spool and jobs' temporary directories go
-    there. ``uri`` is what tasks get as ``FLUX_URI``; ``path`` this instance's ``FLUX_JOB_ID_PATH``.
+    there. ``uri`` is what tasks get as ``FLUX_URI``; ``path`` this instance's ``FLUX_JOB_ID_PATH``;
+    ``surroundings`` variables that tell of the job in which the instance is.
     """
 
     def __init__(
@@ -41,7 +55,7 @@ class ExecService:
         uri: str,
         topology: Topology | None = None,
         path: str = "/",
-        enclosing: str = "",
+        surroundings: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._broker = broker
@@ -49,6 +63,7 @@ class ExecService:
         self._uri = uri
         self._rundir = rundir
         self._environ = os.environ if environ is None else environ
+        self._surroundings = dict(surroundings or {})
         self.store = OutputStore(Spool(os.path.join(rundir, "output")))
         self.agent = Agent(
             rank=broker.rank,
@@ -59,8 +74,9 @@ class ExecService:
             uri=uri,
             path=path,
             scratch=Scratch(rundir) if rundir else None,
-            enclosing=enclosing,
+            surroundings=self._surroundings,
         )
+        self.nursery: Nursery | None = None
         self._watchers: dict[tuple[int, ...], Watcher] = {}
         self._commands: dict[int, _Remote] = {}
         link.take = self.agent.report
@@ -101,6 +117,8 @@ class ExecService:
             agent.release(moved)
         if more:
             self._broker.reactor.call_soon(_nothing)
+        if agent.births or agent.signals or agent.ended:
+            self._nested()
         if agent.commands:
             self._link.extend(agent.commands)
             agent.commands.clear()
@@ -110,6 +128,26 @@ class ExecService:
             self._broker.send("job-exec.report", {"events": events}, rank=0)
             # As a turn-end hook we may come after the one that sends messages off.
             self._broker.reactor.call_soon(_nothing)
+
+    def _nested(self) -> None:
+        """Pass on what concerns jobs that are instances."""
+        agent, nursery = self.agent, self.nursery
+        births, agent.births = agent.births, []
+        signals, agent.signals = agent.signals, []
+        ended, agent.ended = agent.ended, []
+        if nursery is None:
+            now = self._broker.reactor.now()
+            for birth in births:
+                agent.instance_down(
+                    birth.jobid, now, error=(errno.ENOTSUP, "no instance can be made here")
+                )
+            return
+        for birth in births:
+            nursery.begin(birth)
+        for jobid, status in ended:
+            nursery.program_ended(jobid, status)
+        for jobid, signum in signals:
+            nursery.signal(jobid, signum)
 
     def close(self) -> None:
         """Give the spool back."""
@@ -201,6 +239,7 @@ class ExecService:
         env = payload.get("env")
         environ = scrub_job(self._environ if env is None else env)
         environ["FLUX_URI"] = self._uri
+        environ.update(self._surroundings)
         remote = _Remote(self, request)
         remote.process = self._link.run(
             argv,

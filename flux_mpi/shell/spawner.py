@@ -57,6 +57,7 @@ SWEEP_S = 0.5
 """From the end of a job to the search for daemons it left; also the least time between two."""
 
 JOB_ID = b"FLUX_JOB_ID"
+ENCLOSING_ID = b"FLUX_ENCLOSING_ID"
 
 
 class Task:
@@ -128,6 +129,7 @@ class Spawner:
         self._held_since: float | None = None
         self._draining: dict[int, Task] = {}
         self._jobs: dict[bytes, int] = {}
+        self._ended: set[bytes] = set()  # jobs that ended since the last sweep
         self._leftover: dict[int, float] = {}  # process groups that got TERM, and when KILL is due
         self._doomed: dict[int, float] = {}  # daemons, likewise; infinity = KILL was sent
         self._sweep_due: float | None = None
@@ -539,6 +541,7 @@ class Spawner:
                 self._jobs[job] = left
             else:
                 del self._jobs[job]
+                self._ended.add(job)
                 self._sweep_soon()
 
     def _sweep_soon(self) -> None:
@@ -609,13 +612,20 @@ class Spawner:
             if group in self._by_pid or group in self._leftover:
                 continue
             job = self.system.variable(pid, JOB_ID)
-            if job is None or job == self._own_job or job in self._jobs:
+            if job is None:
+                # What an instance ran beside its jobs names only the job that the instance was.
+                job = self.system.variable(pid, ENCLOSING_ID)
+                if job not in self._ended:
+                    continue
+            if job == self._own_job or job in self._jobs:
                 continue
             self.system.kill(pid, signal.SIGTERM)
             self.system.kill(pid, signal.SIGCONT)
             self._doomed[pid] = now + GRACE_S
         if self._doomed:
             self._sweep_due = now + SWEEP_S  # what they leave behind comes to us in turn
+        else:
+            self._ended.clear()
 
     def kill_everything(self) -> bool:
         """KILL all that is left, adopted children included; False when there is nothing."""

@@ -9,19 +9,18 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux_mpi.reactor.base import Reactor, Timer
 from flux_mpi.shell.followers import Followers
+from flux_mpi.shell.link import Nobody, Receiver
+
+if TYPE_CHECKING:
+    from flux_mpi.shell.branch import Branch
 
 Report = list[Any]
 Duration = Callable[[list[str]], tuple[float, int]]
 """argv → (seconds, wait status)."""
-Kill = Callable[[int], object]
-"""To be called with a signal's number."""
-Host = Callable[[list[str], dict[str, str], Callable[[int], object]], Kill | None]
-"""argv, what is set in its environment, and what to call with its wait status once it has ended →
-how to end it; None: not one of those that are simulated in earnest."""
 
 
 def behaviour(argv: list[str], default_s: float = 0.001) -> tuple[float, int]:
@@ -45,9 +44,7 @@ class SimulatedLink:
         self._duration = duration
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1000)
-        self._running: dict[int, Timer | Kill] = {}
-        self.host: Host | None = None
-        """Runs what is more than a command that takes its time."""
+        self._running: dict[int, tuple[int, Timer]] = {}
         self._followers = Followers()
         self._reports: list[Report] = []
         self._due = False
@@ -56,6 +53,9 @@ class SimulatedLink:
         self.on_signal: Callable[[int], object] | None = None
         self.on_lost: Callable[[], object] | None = None
         self.spawned = 0
+        self.lost = False
+        self._receivers: dict[int, Receiver] = {}
+        self.branches: dict[Branch, None] = {}
         self._handlers: dict[str, Callable[[list[Any]], None]] = {
             "spawn": self._spawn,
             "kill": self._kill,
@@ -66,6 +66,14 @@ class SimulatedLink:
     def next_tid(self) -> int:
         """A task id that nobody has."""
         return next(self._numbers)
+
+    def adopt(self, tid: int, receiver: Receiver) -> None:
+        """As ``Link.adopt``."""
+        self._receivers[tid] = receiver
+
+    def abandon(self, tid: int) -> None:
+        """As ``Link.abandon``."""
+        self._receivers[tid] = Nobody()
 
     def command(self, entry: list[Any]) -> None:
         """Carry out a command; those about files, environments and credits have no effect here."""
@@ -88,23 +96,17 @@ class SimulatedLink:
         """End all tasks at once."""
         for tid in self._followers.clear():
             self._report(["returned", tid])
-        for tid, task in list(self._running.items()):
-            if not isinstance(task, Timer):
-                task(9)
+        for tid in list(self._running):
             self._end(tid, 9)
 
     def _spawn(self, entry: list[Any]) -> None:
         tid, argv = entry[1], [os.fsdecode(word) for word in entry[2]]
         self.spawned += 1
-        self._report(["started", tid, next(self._pids), self._reactor.now()])
-        if self.host is not None:
-            env = {os.fsdecode(name): os.fsdecode(text) for name, text in entry[4].items()}
-            kill = self.host(argv, env, lambda status: self._end(tid, status))
-            if kill is not None:
-                self._running[tid] = kill
-                return
+        pid = next(self._pids)
         seconds, status = self._duration(argv)
-        self._running[tid] = self._reactor.call_later(seconds, lambda: self._end(tid, status))
+        timer = self._reactor.call_later(seconds, lambda: self._end(tid, status))
+        self._running[tid] = (pid, timer)
+        self._report(["started", tid, pid, self._reactor.now()])
 
     def _after(self, entry: list[Any]) -> None:
         _, tid, spawn = entry
@@ -120,20 +122,14 @@ class SimulatedLink:
 
     def _kill(self, entry: list[Any]) -> None:
         _, tid, signum = entry
-        task = self._running.get(tid)
-        if task is None or not signum:
-            return
-        if isinstance(task, Timer):
+        if signum and tid in self._running:
             self._end(tid, signum)
-        else:
-            task(signum)
 
     def _end(self, tid: int, status: int) -> None:
-        task = self._running.pop(tid, None)
-        if task is None:
+        _, timer = self._running.pop(tid, (0, None))
+        if timer is None:
             return
-        if isinstance(task, Timer):
-            task.cancel()
+        timer.cancel()
         self._report(["exited", tid, status, self._reactor.now(), 0.0, 0.0, 0])
         follower = self._followers.pop(tid)
         if follower is not None:
@@ -148,8 +144,13 @@ class SimulatedLink:
     def _deliver(self) -> None:
         self._due = False
         reports, self._reports = self._reports, []
-        if self.take is not None:
-            for report in reports:
+        for report in reports:
+            receiver = self._receivers.get(report[1])
+            if receiver is not None:
+                if report[0] in ("exited", "returned"):
+                    del self._receivers[report[1]]
+                receiver.report(report)
+            elif self.take is not None:
                 self.take(report)
         if self.after_reports is not None:
             self.after_reports()

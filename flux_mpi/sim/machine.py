@@ -8,76 +8,60 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from flux_mpi.broker.service import ANY, Response
+from flux_mpi.instance.hosting import Hosting
 from flux_mpi.instance.node import Node, Settings
+from flux_mpi.instance.world import World
 from flux_mpi.message.errors import FluxError
 from flux_mpi.overlay.loopback import Network
 from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor.simulated import SimulatedReactor
 from flux_mpi.resource.division import RankResources
+from flux_mpi.sim.children import SimulatedHouse, SimulatedMaker
 from flux_mpi.sim.lane import Lane, Lanes
 from flux_mpi.sim.launcher import Duration, SimulatedLink, behaviour
 
-if TYPE_CHECKING:
-    from flux_mpi.ensemble.world import Caller
-
 
 class Machine:
-    """``size`` brokers on ``nodes`` simulated nodes (default: one node each), all running.
-
-    ``cores`` is how many each broker has, or a number for each. Several machines may share a
-    ``reactor``, as an instance and its children do; one that is made while time passes must not
-    ``settle``: it is running a little later. ``ensemble`` is that of `Node`.
-    """
+    """``size`` brokers on ``nodes`` simulated nodes (default: one node each), all running."""
 
     def __init__(
         self,
         size: int,
         *,
         nodes: int | None = None,
-        cores: int | Sequence[int] = 4,
+        cores: int = 4,
         gpus: int = 0,
         fanout: int = DEFAULT_FANOUT,
         latency_s: float = 20e-6,
         config: dict[str, Any] | None = None,
         duration: Duration = behaviour,
-        hosts: Sequence[str] | None = None,
-        reactor: SimulatedReactor | None = None,
-        ensemble: tuple[Caller, str] | None = None,
-        settle: bool = True,
     ) -> None:
         nodes = nodes or size
-        hosts = list(hosts or [f"node{rank * nodes // size}" for rank in range(size)])
-        self.reactor = SimulatedReactor() if reactor is None else reactor
+        hosts = [f"node{rank * nodes // size}" for rank in range(size)]
+        self.reactor = SimulatedReactor()
         self._lanes = Lanes(self.reactor)
         self.network = Network(self.reactor, hosts, latency_s)
         self.tree = Tree(hosts, fanout)
         self.left: dict[int, tuple[int, bool]] = {}
-        self.on_left: Callable[[int, int, bool], object] | None = None
-        """Told of each rank that left: its status, and whether it was in good order."""
+        self.said: list[str] = []
+        self._maker = SimulatedMaker(self.reactor, latency_s)
         self.nodes: list[Node] = []
         self.links: list[SimulatedLink] = []
         settings = Settings(
             config=config, fanout=fanout, environ={"PATH": "/bin"}, boot_method="simulated"
         )
         for rank in range(size):
-            each = cores if isinstance(cores, int) else cores[rank]
-            self._add(rank, each, settings, duration, ensemble if rank == 0 else None)
+            self._add(rank, cores, gpus, settings, duration)
         for node in self.nodes:
-            self.lane(node).call_soon(node.open)
-        if settle:
-            self.run(until=lambda: self.nodes[0].life.level == "run")
+            self._lane(node).call_soon(node.open)
+        self.run(until=lambda: self.nodes[0].life.level == "run")
 
     def _add(
-        self,
-        rank: int,
-        cores: int,
-        settings: Settings,
-        duration: Duration,
-        ensemble: tuple[Caller, str] | None,
+        self, rank: int, cores: int, gpus: int, settings: Settings, duration: Duration
     ) -> None:
         lane = self._lanes.lane()
         link = SimulatedLink(lane, duration)
@@ -100,22 +84,22 @@ class Machine:
             uri="",
             uid=os.getuid(),
             leave=lambda status, orderly: self._left(rank, status, orderly),
-            ensemble=ensemble,
         )
         self.nodes.append(node)
         self.links.append(link)
+        house = SimulatedHouse(lane, link, rundir="", uid=os.getuid(), say=self.said.append)  # type: ignore[arg-type]
+        house.nodes[node] = None
+        house.world = World(node.broker, self.network.hosts, self._maker)
+        Hosting(house, node, range(len(self.network.hosts)))
 
     def _left(self, rank: int, status: int, orderly: bool) -> None:
         self.left[rank] = (status, orderly)
         node = self.nodes[rank]
         node.broker.transport.flush()
         node.reactor.stop()
-        if self.on_left is not None:
-            self.on_left(rank, status, orderly)
 
     @staticmethod
-    def lane(node: Node) -> Lane:
-        """The lane that a broker runs in."""
+    def _lane(node: Node) -> Lane:
         assert isinstance(node.reactor, Lane)
         return node.reactor
 
@@ -142,7 +126,7 @@ class Machine:
         responses: list[Response] = []
         node = self.nodes[at]
         node.broker.rpc(topic, payload, responses.append, rank=rank, streaming=stream)
-        self.lane(node).touch()
+        self._lane(node).touch()
         return responses
 
     def rpc(self, topic: str, payload: Any = None, *, rank: int = ANY, at: int = 0) -> Any:
@@ -164,7 +148,7 @@ class Machine:
         responses: list[Response] = []
         node = self.nodes[at]
         call = node.broker.rpc(topic, payload, responses.append, streaming=True)
-        self.lane(node).touch()
+        self._lane(node).touch()
         try:
             while True:
                 self.run(until=lambda: bool(responses))
@@ -174,7 +158,7 @@ class Machine:
                 yield response.check()
         finally:
             call.cancel()
-            self.lane(node).touch()
+            self._lane(node).touch()
 
     def submit(
         self, jobspec: dict[str, Any], count: int = 1, *, urgency: int = 16, at: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.client.conftest import broker as broker
+from tests.client.conftest import family as family
 
 
 @pytest.fixture(autouse=True)

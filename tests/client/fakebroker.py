@@ -90,8 +90,17 @@ class FakeBroker:
         self.handlers: dict[str, Callable[[Request], object] | dict[str, Any]] = {
             "broker.ping": lambda request: request.respond({**(request.payload or {}), "rank": 0}),
             "attr.get": self._attr,
+            "attr.list": lambda request: request.respond({"attrs": self.attrs}),
         }
-        self.attrs = {"rank": "0", "size": "4", "version": "0"}
+        self.attrs = {
+            "rank": "0",
+            "size": "4",
+            "version": "0",
+            "hostlist": "node[0-3]",
+            "instance-level": "0",
+            "local-uri": f"local://{self.path}",
+            "security.owner": str(os.getuid()),
+        }
         self.requests: list[tuple[str, Any, int]] = []
         """(topic, payload, target) of all requests but pings, in order."""
         self.controls: list[Message] = []

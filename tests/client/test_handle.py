@@ -271,7 +271,7 @@ def test_no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     assert instance_uri("local:///x") == "local:///x"
 
 
-@pytest.mark.parametrize("uri", ["ssh://host/x", "local://relative", "/just/a/path"])
+@pytest.mark.parametrize("uri", ["ftp://host/x", "ssh://host", "local://relative", "/just/a/path"])
 def test_uris_that_cannot_be_used(uri: str) -> None:
     with pytest.raises(FluxError, match="cannot use the URI"):
         socket_path(uri)

@@ -86,7 +86,7 @@ def test_how_it_ended(job: dict[str, object], reason: str, code: object) -> None
 def test_times() -> None:
     assert info.runtime({"t_run": 5.0, "t_cleanup": 7.5}) == 2.5
     assert info.runtime({}) == 0
-    assert 9 < info.runtime(RUNNING) < 60
+    assert 9 < info.runtime(RUNNING) < 3600
     assert 0 < info.remaining(RUNNING) <= 50
     assert info.remaining({"state": 64, "expiration": 5.0}) == 0
     assert info.contextual_time({"state": 8, "duration": 300.0}) == 300

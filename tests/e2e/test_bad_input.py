@@ -61,7 +61,7 @@ def test_no_instance_named(outside: Outside, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("ssh://host/path", "expected local://PATH"),
+        ("ssh://host/path", "on another host"),
         ("local://relative/path", "must be absolute"),
         ("local:///no/such/socket", "no such socket"),
         ("local://" + "/x" * 200, "too long"),

@@ -197,3 +197,36 @@ def test_bad_configurations_do_not_start(
     assert flux.wait() != 0
     assert text in flux.stderr
     assert "Traceback" not in flux.stderr
+
+
+def test_a_child_schedules_the_part_of_the_graph_that_it_was_given(
+    racks: Instance, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    """Its nodes have its own ranks, and its storage is what its job asked for."""
+    command = [
+        "flux-mpi",
+        "broker",
+        "sh",
+        "-c",
+        f"flux-mpi resource list > {tmp_path}/list; echo $FLUX_URI > {tmp_path}/new;"
+        f"mv {tmp_path}/new {tmp_path}/uri; sleep 60",
+    ]
+    environment = {k: v for k, v in racks.env.items() if not k.startswith("FLUX_")}
+    blocker = submit(racks, 20, ["sleep", "60"])  # so that the child is not on rank 0
+    child = submit(racks, 60, command, environment=environment)
+    racks("job", "wait-event", "-q", "-t", "30", child, "start")
+    uri = tmp_path / "uri"
+    wait_until(uri.exists, "the child is up")
+    held = metadata(racks, child)
+    with_storage = sum(one.get("size", 1) for one in held if one["type"] == "bb")
+    listed = [line.split() for line in (tmp_path / "list").read_text().splitlines()]
+    assert ["bb", str(with_storage), "0", "0"] in listed
+    inside = {"FLUX_URI": uri.read_text().strip()}
+    # 40 GB can be had there, 80 cannot.
+    one = racks.out("job", "submit", stdin=near(40, ["true"]), env=inside)
+    racks("job", "wait-event", "-q", "-t", "30", one, "clean", env=inside)
+    info = json.loads(racks.out("job", "info", one, "R", env=inside))
+    assert info["execution"]["R_lite"][0]["rank"] == "0"
+    two = racks.out("job", "submit", stdin=near(80, ["true"]), env=inside)
+    racks("job", "wait-event", "-q", "-t", "30", two, "exception", env=inside)
+    racks("cancel", child, blocker)

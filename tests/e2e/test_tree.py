@@ -77,7 +77,7 @@ def test_a_client_that_is_killed_takes_its_ensemble_along(flux: Instance, wait_u
     command.kill()
     command.communicate(timeout=30)
     wait_until(flux.idle, "nothing is left")
-    assert flux.handle.call("ensemble.list") == {"runs": []}
+    wait_until(lambda: not flux.handle.call("ensemble.list")["runs"], "nor of the ensemble")
 
 
 def test_auto_measures_and_says_why(flux: Instance) -> None:

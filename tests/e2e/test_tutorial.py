@@ -56,6 +56,9 @@ def test_every_shell_command_runs(tmp_path: Path) -> None:
         "196",  # 14 squared
         "out of time: 142",
         "fan is loud",
+        "└── inner",
+        "PD:0 R:2 CD:1 F:0",
+        "tutorial local:///",
     ):
         assert expected in said, f"{expected!r} is missing from:\n{said}"
 

@@ -31,7 +31,7 @@ def broker(fanout=2, doorbell=True, **options):
     """A broker on every rank that offers ``echo``; drains on the way out."""
     with tempfile.TemporaryDirectory() as rundir:
         reactor = EpollReactor()
-        transport = MPITransport(
+        transport = MPITransport.boot(
             comm(), reactor, rundir, os.uname().nodename,
             doorbell=doorbell, tag=next(tags), **options,
         )  # fmt: skip

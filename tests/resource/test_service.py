@@ -24,6 +24,10 @@ class FakeBroker:
         self.reactor = SimulatedReactor()
         self.methods: dict[str, Handler] = {}
         self.logged: list[str] = []
+        self.published: list[tuple[str, Any]] = []
+
+    def publish(self, topic: str, payload: Any) -> None:
+        self.published.append((topic, payload))
 
     def register(self, name: str, methods: dict[str, Handler]) -> None:
         self.methods.update({f"{name}.{method}": handler for method, handler in methods.items()})

@@ -488,7 +488,7 @@ def test_temporary_directories(tmp_path: Path) -> None:
 
 
 def test_a_nested_instances_path_and_all_jobs_killed(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, path="/ƒABC", enclosing="ƒABC")
+    bench = Bench(tmp_path, path="/ƒABC", surroundings={"FLUX_ENCLOSING_ID": "ƒABC"})
     (spawn,) = bench.start()
     env = bench.whole_env(spawn)
     assert env[b"FLUX_JOB_ID_PATH"].decode() == f"/ƒABC/{fluid.encode(KEY)}"

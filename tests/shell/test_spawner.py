@@ -38,7 +38,7 @@ class FakeSystem:
         self.groups: dict[int, int] = {}
         self.signals: list[tuple[int, int]] = []
         self.deaf: set[int] = set()
-        self.adopted: dict[int, bytes | None] = {}
+        self.adopted: dict[int, bytes | dict[bytes, bytes] | None] = {}
         self.refuse: SpawnError | None = None
         self.accept = 1 << 30
         self.written = b""
@@ -107,7 +107,10 @@ class FakeSystem:
         return pid
 
     def variable(self, pid: int, name: bytes) -> bytes | None:
-        return self.adopted[pid]
+        found = self.adopted[pid]
+        if isinstance(found, dict):
+            return found.get(name)
+        return found if name == b"FLUX_JOB_ID" else None
 
     def give_terminal(self, pgid: int) -> bool:
         return False
@@ -272,6 +275,20 @@ def test_daemons_of_ended_jobs_are_swept_and_of_running_ones_spared(
     bench.pass_time(SWEEP_S)
     bench.spawner.take_reports()
     assert bench.spawner.deadline() is None
+
+
+def test_programs_of_instances_that_were_jobs_are_swept_with_these(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are no tasks of a job; of one that never ran here nothing is known."""
+    monkeypatch.setattr(bench.spawner, "_own_job", b"outer")
+    one = bench.spawn(1, out="null", job=b"f1")
+    bench.spawn(2, out="null", job=b"f2")
+    names = {50: b"f1", 51: b"f2", 52: b"outer", 53: b"f3"}
+    bench.system.adopted = {pid: {b"FLUX_ENCLOSING_ID": job} for pid, job in names.items()}
+    bench.die(one)
+    bench.pass_time(SWEEP_S)
+    assert [pid for pid, signum in bench.system.signals if signum == TERM] == [50]
 
 
 def test_ends_of_short_tasks_wait_for_each_other_but_not_long(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from flux_mpi.resource.writers.text import json_object, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
     from flux_mpi.resource.graph import ResourceGraph
@@ -141,14 +141,16 @@ class JgfShorthandWriter(JgfWriter):
             super().edge(depth, edge, False)
 
 
-def to_jgf(graph: ResourceGraph) -> dict[str, Any]:
+def to_jgf(graph: ResourceGraph, part: Collection[int] | None = None) -> dict[str, Any]:
     """The whole graph as an object: all that a reader of JGF needs to make the same graph.
 
-    Keys of vertices are those of `JgfWriter`, in its order, with ``size`` that of the pool; a
-    vertex that is down has ``status`` 1. The graph must be frozen.
+    ``part``: only these vertices and the edges among them. Keys of vertices are those of
+    `JgfWriter`, in its order, with ``size`` that of the pool; a vertex that is down has ``status``
+    1. The graph must be frozen.
     """
     nodes = []
-    for vertex in graph.vertices():
+    chosen = graph.vertices() if part is None else sorted(part)
+    for vertex in chosen:
         type_, basename, name = graph.type(vertex), graph.basename(vertex), graph.name(vertex)
         metadata: dict[str, Any] = {"type": type_}
         if basename != type_:
@@ -170,7 +172,10 @@ def to_jgf(graph: ResourceGraph) -> dict[str, Any]:
             metadata["paths"] = paths
         nodes.append({"id": str(graph.uniq[vertex]), "metadata": metadata})
     edges = []
-    for edge in graph.out:
+    among: Iterable[int] = graph.out
+    if part is not None:
+        among = [e for v in sorted(part) for e in graph.edges_from(v) if graph.target(e) in part]
+    for edge in among:
         found: dict[str, Any] = {
             "source": str(graph.uniq[graph.sources[edge]]),
             "target": str(graph.uniq[graph.target(edge)]),

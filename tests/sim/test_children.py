@@ -1,0 +1,65 @@
+"""Children on a simulated machine: the same code as under MPI, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flux_mpi.sim.machine import Machine
+
+
+def child(command: list[str], *, nnodes: int | None = None) -> dict[str, Any]:
+    slot = {"type": "slot", "count": 1, "label": "t", "with": [{"type": "core", "count": 1}]}
+    resources = [slot]
+    if nnodes is not None:
+        resources = [{"type": "node", "count": nnodes, "exclusive": True, "with": [slot]}]
+    return {
+        "version": 1,
+        "resources": resources,
+        "tasks": [
+            {
+                "command": ["flux-mpi", "broker", *command],
+                "slot": "t",
+                "count": {"per_slot": 1},
+            }
+        ],
+        "attributes": {"system": {"duration": 0}},
+    }
+
+
+@pytest.mark.parametrize("nnodes", [None, 2, 7, 16])
+def test_a_child_runs_its_program_and_ends(nnodes: int | None) -> None:
+    machine = Machine(16, cores=2)
+    arrays = machine.submit(child(["sleep", "5"], nnodes=nnodes))
+    began = machine.reactor.now()
+    assert set(machine.wait_all(arrays).values()) == {0}
+    assert 5 <= machine.reactor.now() - began < 6
+    assert all(node.hosting is not None and not node.hosting.children for node in machine.nodes)
+
+
+def test_the_status_of_its_program() -> None:
+    machine = Machine(4)
+    assert set(machine.wait_all(machine.submit(child(["exit", "3"], nnodes=4))).values()) == {
+        3 << 8
+    }
+
+
+def test_many_on_overlapping_ranks() -> None:
+    machine = Machine(8, cores=4)
+    arrays = []
+    for nnodes in (8, 3, 2, 5, 1, 8):
+        arrays += machine.submit(child(["sleep", "1"], nnodes=nnodes), 3)
+    done = machine.wait_all(arrays)
+    assert len(done) == 18
+    assert set(done.values()) == {0}
+
+
+def test_a_rank_is_lost_with_a_child_on_it() -> None:
+    machine = Machine(6)
+    arrays = machine.submit(child(["sleep", "100"], nnodes=6))
+    machine.run(seconds=1)
+    machine.remove(4)
+    assert 0 not in machine.wait_all(arrays).values()
+    again = machine.submit(child(["sleep", "1"], nnodes=4))
+    assert set(machine.wait_all(again).values()) == {0}

@@ -237,6 +237,7 @@ class Child:
         self._newborn: Newborn | None = None
         self._mode = LOOPBACK
         self._error: tuple[int, str] | None = None
+        self._early: list[int] = []  # signals that came before its broker
         self._status = 0
         self._orderly = False
         self._uri = ""
@@ -316,6 +317,8 @@ class Child:
         node.open()
         if transport.rank:
             self._tell(pid=os.getpid())
+        for signum in self._early:
+            self.signal(signum)
 
     def _ensemble(self, options: StartOptions, rank: int) -> tuple[Upstream, str] | None:
         """For rank 0 of an instance that works for an ensemble: the parent's services, a token."""
@@ -403,8 +406,9 @@ class Child:
         if node is None:
             if signum in ENDING or signum == signal.SIGKILL:
                 world = self.hosting.house.world
+                self._early.append(signum)
                 if self._newborn is not None and world is not None:
-                    world.give_up(self.path, "the job was ended")
+                    world.cancel(self.path, "the job was ended")
                 self._status = self._status or 128 + signum
             return
         if signum == signal.SIGKILL:

@@ -2,13 +2,13 @@
 
 ``MPI_Comm_create_group`` blocks each member until the last one has entered. Two members that enter
 two creations in opposite order wait for each other for ever, and one that never enters keeps all
-others. So a creation goes through four steps, each an answered request::
+others. So a creation goes through these steps::
 
     leader                      world's root            members (the leader is one of them)
       | -- ticket(members) ------> |
       | <------ granted ---------- |    once no creation with an earlier ticket and a common member
       |                                 is under way: one total order, and nobody is in two at once
-      | -- prepare(ticket) ----------------------------> |
+      | -- prepare(ticket) ----------------------------> |   a request that is open until the end
       | <---------------------------- ready(able) ------ |   it was born there; or refused
       | -- go(mode) -----------------------------------> |
       | <---------------------------- created ---------- |   or failed
@@ -16,12 +16,21 @@ others. So a creation goes through four steps, each an answered request::
 
 ``mode`` is COMMUNICATOR if all members are able to make one, else CONTEXT: the child then shares
 a communicator with others and keeps its messages apart by their tag, which takes nobody's consent.
-Until ``go`` a refusal or a death ends a creation without a trace. After it, a member may die
-before it has entered: those that did cannot leave the call any more. Their brokers go on without
-the thread that made it (`Gate.abandon`), say that they are not able, and use contexts from then on.
 
-A ticket may be released, because its leader died, while a ``go`` of it is still on its way. That
-``go`` must not be followed: a member enters only for the ticket that it last said ready to.
+``ready`` is a promise to enter: the ``go`` may be on its way, and others enter with it. So who is
+cancelled then (`Gate.cancel`, `Leader.cancel`) goes on until the leader, who is cancelled as well,
+says that it is over, or all are in: an instance that is there ends as any other does. Before
+``ready`` a cancel ends a creation without a trace.
+
+A member may die before it has entered: those that did cannot leave the call any more. Their brokers
+go on without the thread that made it (`Gate.abandon`), say that they are not able, and use contexts
+until it comes back.
+
+A ticket may be released, because its leader died, while a ``prepare`` or ``go`` of it is still on
+its way. They must not be followed: a member says ready to no ticket before one that it has said
+ready to, and enters only for the last one.
+
+``tests/overlay/creation_model.py`` tries all orders in which all this may happen to three ranks.
 """
 
 from __future__ import annotations
@@ -31,17 +40,8 @@ from dataclasses import dataclass, field
 COMMUNICATOR, CONTEXT, LOOPBACK = "communicator", "context", "loopback"
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The creation ``key`` may go on, with this number in the total order."""
-
-    key: str
-    ticket: int
-
-
 @dataclass(slots=True)
 class _Entry:
-    ticket: int
     members: int
     granted: bool = False
 
@@ -50,35 +50,32 @@ class Registrar:
     """The world's root: hands out tickets. ``members`` are bit masks of ranks of the world."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}  # in the order of their tickets
+        self._entries: dict[int, _Entry] = {}  # in the order of their tickets
         self._last = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def request(self, key: str, members: int) -> list[Grant]:
-        """A creation wants a ticket. Raises ValueError when ``key`` has one, or has no members."""
-        if key in self._entries:
-            raise ValueError(f"creation {key}: under way already")
+    def request(self, members: int) -> int:
+        """A creation wants its turn; returns its ticket. Raises ValueError without members."""
         if members <= 0:
-            raise ValueError(f"creation {key}: no members")
+            raise ValueError("a creation without members")
         self._last += 1
-        self._entries[key] = _Entry(self._last, members)
-        return self._grants(members)
+        self._entries[self._last] = _Entry(members)
+        return self._last
 
-    def release(self, key: str) -> list[Grant]:
-        """A creation is over, done or given up. Idempotent; returns who may go on now."""
-        entry = self._entries.pop(key, None)
-        return [] if entry is None else self._grants(entry.members)
+    def release(self, ticket: int) -> None:
+        """A creation is over, done or given up. Idempotent."""
+        self._entries.pop(ticket, None)
 
-    def _grants(self, touched: int) -> list[Grant]:
-        """Those that became first on all their members, if any of ``touched`` is among these."""
+    def grant(self) -> list[int]:
+        """The tickets whose turn it is now, and was not before."""
         found = []
         busy = 0
-        for key, entry in self._entries.items():
-            if not entry.granted and not entry.members & busy and entry.members & touched:
+        for ticket, entry in self._entries.items():
+            if not entry.granted and not entry.members & busy:
                 entry.granted = True
-                found.append(Grant(key, entry.ticket))
+                found.append(ticket)
             busy |= entry.members
         return found
 
@@ -157,7 +154,7 @@ class Gate:
         self.live = 0
         """Communicators of children that are there now."""
         self.wedged = 0
-        """Calls that somebody's death left blocked for good."""
+        """Calls that nobody awaits any more, and that somebody's death may block for good."""
         self._births: dict[str, _Birth] = {}
         self._promised = 0
         self._inside: str | None = None
@@ -187,24 +184,24 @@ class Gate:
             self._births[key] = _Birth(_ASKED, ticket)
             return []
         if birth.state != _BORN:
-            return [Refuse(key, "prepared twice")]
+            return [Refuse(key, "it is over here" if birth.state == _OVER else "prepared twice")]
         birth.ticket = ticket
         return self._ready(key, birth)
 
     def _ready(self, key: str, birth: _Birth) -> list[Action]:
         birth.state = _READY
-        able = self.able
-        if able:
-            self._promised = birth.ticket
-        return [Ready(key, able)]
+        if birth.ticket < self._promised:
+            return self._over(key, "its turn is over")  # to say ready would break the promise
+        self._promised = birth.ticket
+        return [Ready(key, self.able)]
 
-    def go(self, key: str, mode: str) -> list[Action]:
+    def go(self, key: str, mode: str, ticket: int) -> list[Action]:
         """The leader says that all are ready."""
         birth = self._births.get(key)
-        if birth is None or birth.state != _READY:
-            return [Refuse(key, "not ready")]
-        if mode == COMMUNICATOR and (birth.ticket != self._promised or not self.able):
-            # Its leader is dead and the ticket is another's: whoever follows it waits for ever.
+        if birth is None or birth.state != _READY or birth.ticket != ticket:
+            return []  # its leader has been told
+        if mode == COMMUNICATOR and (ticket != self._promised or not self.able):
+            # Its leader is dead and the turn is another's: whoever follows it waits for ever.
             return self._over(key, "its turn is over")
         birth.state = _ENTERING
         birth.mode = mode
@@ -217,9 +214,8 @@ class Gate:
         birth = self._births.get(key)
         if birth is None or birth.state != _ENTERING:
             return []
-        if birth.mode == COMMUNICATOR:
-            self._inside = None
-            self.live += 1
+        self._leave(key)
+        self.live += birth.mode == COMMUNICATOR
         birth.state = _UP
         return [Created(key), Up(key)]
 
@@ -228,24 +224,39 @@ class Gate:
         birth = self._births.get(key)
         if birth is None or birth.state != _ENTERING:
             return []
-        self._inside = None
+        self._leave(key)
         return self._over(key, why)
 
-    def abandon(self, key: str, why: str) -> list[Action]:
-        """Give a creation up: cancelled here, the leader said so or is gone. Idempotent.
+    def cancel(self, key: str, why: str) -> list[Action]:
+        """The child is not wanted any more, here or anywhere. Idempotent.
 
-        One that is up stays so: it ends as any child does, by whoever has it.
+        Nothing happens here once the leader has heard that it is ready.
         """
         birth = self._births.get(key)
-        if birth is None or birth.state in (_UP, _OVER):
+        if birth is None or birth.state != _BORN:
+            return []
+        return self._over(key, why)
+
+    def abandon(self, key: str, why: str, ticket: int = 0) -> list[Action]:
+        """Give a creation up: the leader says so or is gone, or nobody here awaits it. Idempotent.
+
+        ``ticket``: only if it is that one's. One that is up stays so: it ends as any child does.
+        """
+        birth = self._births.get(key)
+        if birth is None or birth.state in (_UP, _OVER) or ticket not in (0, birth.ticket):
             return []
         if birth.state == _ASKED:
             del self._births[key]
             return [Refuse(key, why)]
-        if birth.state == _ENTERING and birth.mode == COMMUNICATOR:
-            self._inside = None
-            self.wedged += 1
+        self.wedged += self._leave(key)
         return self._over(key, why)
+
+    def _leave(self, key: str) -> bool:
+        """Await no call for this creation any more; whether one was."""
+        if self._inside != key:
+            return False
+        self._inside = None
+        return True
 
     def _over(self, key: str, why: str) -> list[Action]:
         birth = self._births[key]
@@ -258,12 +269,16 @@ class Gate:
         birth = self._births.get(key)
         return birth is not None and birth.state == _ENTERING
 
-    def loosened(self) -> None:
-        """A blocked call has returned after all."""
+    def loosened(self, made: bool) -> None:
+        """A blocked call has returned after all; ``made``: with a communicator, which stays."""
         self.wedged -= 1
+        self.live += made
 
     def forget(self, key: str, freed: bool) -> None:
-        """Nothing of the child is left here; ``freed``: nor of its communicator. Idempotent."""
+        """Nothing of the child is left here; ``freed``: nor of its communicator. Idempotent.
+
+        One that is awaited must have been abandoned.
+        """
         birth = self._births.pop(key, None)
         if freed and birth is not None and birth.state == _UP and birth.mode == COMMUNICATOR:
             self.live -= 1
@@ -344,7 +359,7 @@ class Leader:
         if not able:
             self.mode = CONTEXT
         if self._given_up:
-            return [Abort(index), *self._when_all_answered()]
+            return self._when_all_answered()
         if self._waiting:
             return []
         self._went = True
@@ -363,8 +378,12 @@ class Leader:
             return self._when_all_answered()
         return self.give_up()
 
+    def cancel(self) -> list[LeaderAction]:
+        """The child is not wanted any more. Idempotent; nothing happens once all are ready."""
+        return [] if self._went else self.give_up()
+
     def give_up(self) -> list[LeaderAction]:
-        """End it; whoever is in it is told. Idempotent."""
+        """End it, whoever waits in it; all are told. Idempotent."""
         if self._given_up or self._released:
             return []
         self._given_up = True

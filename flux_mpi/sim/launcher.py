@@ -39,9 +39,13 @@ def behaviour(argv: list[str], default_s: float = 0.001) -> tuple[float, int]:
 class SimulatedLink:
     """Stands where a broker's ``shell.link.Link`` stands."""
 
-    def __init__(self, reactor: Reactor, duration: Duration = behaviour) -> None:
+    def __init__(
+        self, reactor: Reactor, duration: Duration = behaviour, spawn_s: float = 0.0
+    ) -> None:
         self._reactor = reactor
         self._duration = duration
+        self._spawn_s = spawn_s
+        self._spawned_at = 0.0
         self._numbers = itertools.count(1)
         self._pids = itertools.count(1000)
         self._running: dict[int, tuple[int, Timer]] = {}
@@ -104,6 +108,11 @@ class SimulatedLink:
         self.spawned += 1
         pid = next(self._pids)
         seconds, status = self._duration(argv)
+        if self._spawn_s:
+            # One after the other, as a supervisor starts them.
+            now = self._reactor.monotonic()
+            self._spawned_at = max(now, self._spawned_at) + self._spawn_s
+            seconds += self._spawned_at - now
         timer = self._reactor.call_later(seconds, lambda: self._end(tid, status))
         self._running[tid] = (pid, timer)
         self._report(["started", tid, pid, self._reactor.now()])

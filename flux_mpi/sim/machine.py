@@ -21,7 +21,7 @@ from flux_mpi.overlay.tree import DEFAULT_FANOUT, Tree
 from flux_mpi.reactor.simulated import SimulatedReactor
 from flux_mpi.resource.division import RankResources
 from flux_mpi.sim.children import SimulatedHouse, SimulatedMaker
-from flux_mpi.sim.lane import Lane, Lanes
+from flux_mpi.sim.lane import Lane, Lanes, Meter
 from flux_mpi.sim.launcher import Duration, SimulatedLink, behaviour
 
 
@@ -39,11 +39,16 @@ class Machine:
         latency_s: float = 20e-6,
         config: dict[str, Any] | None = None,
         duration: Duration = behaviour,
+        meter: Meter | None = None,
+        spawn_s: float = 0.0,
     ) -> None:
+        """``meter``: a clock by which brokers are charged for what their code takes (`lane.py`);
+        ``spawn_s``: how long a rank's supervisor takes to start a task, one after the other."""
         nodes = nodes or size
         hosts = [f"node{rank * nodes // size}" for rank in range(size)]
         self.reactor = SimulatedReactor()
-        self._lanes = Lanes(self.reactor)
+        self._lanes = Lanes(self.reactor, meter)
+        self._spawn_s = spawn_s
         self.network = Network(self.reactor, hosts, latency_s)
         self.tree = Tree(hosts, fanout)
         self.left: dict[int, tuple[int, bool]] = {}
@@ -64,7 +69,7 @@ class Machine:
         self, rank: int, cores: int, gpus: int, settings: Settings, duration: Duration
     ) -> None:
         lane = self._lanes.lane()
-        link = SimulatedLink(lane, duration)
+        link = SimulatedLink(lane, duration, self._spawn_s)
         transport = self.network.transport(rank, lane)
         resources = RankResources(
             hostname=self.network.hosts[rank],

@@ -136,3 +136,23 @@ def test_event_logs_are_those_of_four_real_ranks():
     assert real.returncode == 0, real.stderr
     assert simulated == json.loads(real.stdout)
     assert len(simulated) > 15
+
+
+def test_a_metered_broker_is_busy_as_long_as_its_code_takes() -> None:
+    """With a clock that ticks a millisecond at each look, every turn costs some."""
+    ticks = iter(range(10**9))
+    free, metered = Machine(2), Machine(2, meter=lambda: next(ticks) * 1e-3)
+    times = []
+    for machine in (free, metered):
+        began = machine.reactor.now()
+        machine.wait_all(machine.submit(spec("sleep", "1"), 3))
+        times.append(machine.reactor.now() - began)
+    assert times[0] < 1.01
+    assert times[1] > times[0] + 0.01
+
+
+def test_a_supervisor_that_takes_time_to_start_tasks() -> None:
+    machine = Machine(1, cores=10, spawn_s=0.5)
+    began = machine.reactor.now()
+    machine.wait_all(machine.submit(spec("sleep", "1"), 10))
+    assert 6.0 <= machine.reactor.now() - began < 6.1

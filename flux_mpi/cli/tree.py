@@ -80,7 +80,7 @@ REPORT = (
     value(
         "--perf-format",
         metavar="FORMAT",
-        help="Write a line for each instance instead: {treeid} {elapse} {begin} {end} {njobs}…",
+        help="Instead a line for each instance, with {treeid}, {elapse}, {njobs} and so on.",
     ),
     flag("--quiet", help="Show neither progress nor the summary."),
     flag("-d", "--dry-run", help="Print what would be done as JSON, and do nothing."),
@@ -308,7 +308,10 @@ def _follow(handle: Handle, request: dict[str, Any], quiet: bool) -> tuple[TreeR
                 if result is not None:
                     bar.update(result.count, result.failed, 0, force=True)
                 bar.finish()
-    return ensemble.result(), canceled
+    result = ensemble.result()
+    if result.why != told and not quiet:
+        say(f"{PROG}: {result.why}")  # it was over before it could be told
+    return result, canceled
 
 
 def _cancel(ensemble: Ensemble) -> None:

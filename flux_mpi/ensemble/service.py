@@ -71,6 +71,11 @@ class EnsembleService:
         if self.upward is not None:
             self.upward.start()
 
+    def close(self) -> None:
+        """This instance is about to end its jobs: that is nothing that its members did."""
+        if self.upward is not None:
+            self.upward.close()
+
     # -- clients --------------------------------------------------------------------------------
 
     def run(self, request: Request) -> None:

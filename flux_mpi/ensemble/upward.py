@@ -126,6 +126,8 @@ class Upward:
     def returned(self, members: IDSet) -> None:
         """Members that nobody here has begun go back."""
         assert self.body is not None
+        if self._finish is None:
+            return
         payload = {
             "token": self._token,
             "members": str(members),
@@ -154,6 +156,14 @@ class Upward:
             self._timer.cancel()
         # Not at once: more may have ended in this turn of the loop.
         self._timer = self._world.reactor.call_later(max(0.0, delay), self._send)
+
+    def close(self) -> None:
+        """Say nothing any more: what still runs here ends with the instance, and the parent, which
+        will take it for lost, has others run it."""
+        self._finish = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _stopped(self) -> None:
         self._final = True

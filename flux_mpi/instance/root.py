@@ -167,6 +167,8 @@ class Root:
 
     def stop_jobs(self, now: bool) -> None:
         """End all jobs; the lifecycle is told when none is left."""
+        if self._ensembles is not None:
+            self._ensembles.close()
         self.jobs.stop(now, self.node.life.jobs_ended)
 
 

@@ -262,8 +262,15 @@ def test_a_dry_run_says_what_would_be_done(broker: FakeBroker, out: Any) -> None
 
 def test_why_a_shape_was_chosen_is_said_once(broker: FakeBroker, out: Any) -> None:
     told = {"run": 1, "done": 0, "failed": 0, "running": 0, "total": 10, "why": "because"}
-    broker.handlers["ensemble.run"] = streaming(told, told, {"result": RESULT})
+    result = {**RESULT, "why": "because"}
+    broker.handlers["ensemble.run"] = streaming(told, told, {"result": result})
     assert out("-Tauto", "-J10", "x")[2] == "flux-tree: because\n"
+
+
+def test_it_is_said_even_if_all_is_over_at_once(broker: FakeBroker, out: Any) -> None:
+    broker.handlers["ensemble.run"] = streaming({"result": {**RESULT, "why": "because"}})
+    assert out("-Tauto", "-J10", "x")[2] == "flux-tree: because\n"
+    assert out("-Tauto", "-J10", "--quiet", "x")[2] == ""
 
 
 def test_an_interrupt_cancels_and_still_tells_what_was_done(broker: FakeBroker, out: Any) -> None:

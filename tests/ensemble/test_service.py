@@ -152,12 +152,12 @@ def child_jobs(machine: Machine, **request: Any) -> list[dict[str, Any]]:
     node = machine.nodes[0]
     before = {job["id"] for job in _jobs(machine)}
     call = node.broker.rpc("ensemble.run", request, lambda answer: None, streaming=True)
-    machine.lane(node).touch()
+    node.reactor.call_soon(lambda: None)
     machine.run(until=lambda: len(_jobs(machine)) > len(before))
     ids = [job["id"] for job in _jobs(machine) if job["id"] not in before]
     keys = {"keys": ["jobspec"], "original": True}
     found = [machine.rpc("job-info.lookup", {"id": jobid, **keys})["jobspec"] for jobid in ids]
-    machine.lane(node).call_soon(call.cancel)
+    node.reactor.call_soon(call.cancel)
     machine.run(seconds=30)
     assert machine.rpc("job-manager.stats")["active_jobs"] == 0
     return sorted(found, key=lambda spec: spec["attributes"]["system"]["job"]["name"])

@@ -49,7 +49,7 @@ class Parent:
 
     @property
     def lane(self) -> Any:
-        return self.machine.lane(self.machine.nodes[0])
+        return self.machine.nodes[0].reactor
 
     def say(self, payload: Any = None, errnum: int = 0, text: str = "") -> None:
         assert self.told is not None
@@ -73,7 +73,7 @@ class Child:
             finish=self.finished.append,
         )
         self.service.start()
-        self.machine.lane(self.machine.nodes[0]).touch()
+        self.machine.nodes[0].reactor.call_soon(lambda: None)
         self.machine.reactor.run(seconds=0.01)
 
     def begin(self, spec: Spec = SPEC) -> None:
@@ -160,6 +160,19 @@ def test_told_to_stop_it_says_its_last_and_then_ends(child: Child) -> None:
     child.parent.say(errnum=errno.ENODATA)
     child.parent.say(errnum=errno.ENODATA)
     assert child.finished == [0]
+
+
+def test_what_its_own_end_does_to_members_it_does_not_report(child: Child) -> None:
+    child.begin()
+    child.parent.say({"give": "0-9", "low": 20})
+    before = len(child.parent.calls)
+    child.service.close()
+    everything = {"states": 62, "type": "cancel", "severity": 0, "note": "shutting down"}
+    assert child.machine.rpc("job-manager.raise-all", everything)["count"] == 4
+    child.parent.say({"take_back": 3})
+    child.machine.reactor.run(seconds=1.0)
+    assert len(child.parent.calls) == before
+    assert child.finished == []
 
 
 def test_when_the_parent_is_gone_it_ends_too(child: Child) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import errno
+import random
+import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from flux_mpi.formats.jobspec import Jobspec
+from flux_mpi.instance.hosting import Child
+from flux_mpi.instance.node import Node
 from flux_mpi.message.errors import FluxError
-from flux_mpi.sim.children import Child, Children
 from flux_mpi.sim.machine import Machine
 
 OK = errno.ENODATA
+
+
+def instances(nodes: Iterable[Node]) -> Iterator[Child]:
+    """All child instances below these brokers, by their rank 0; those above come first."""
+    for node in nodes:
+        for child in tuple(node.hosting.children.values()) if node.hosting is not None else ():
+            if child.birth.rank == 0:
+                yield child
+            if child.node is not None:
+                yield from instances([child.node])
 
 
 class Study:
@@ -26,13 +39,11 @@ class Study:
         status: Callable[[int], int] = lambda member: 0,
         ranks: int = 8,
         cores: int = 4,
-        **how: Any,
     ) -> None:
         self.ran: Counter[int] = Counter()
         self.seconds = seconds if callable(seconds) else lambda member: seconds
         self.status = status
         self.machine = Machine(ranks, cores=cores, duration=self.duration)
-        self.children = Children(self.machine, duration=self.duration, **how)
         self.responses: list[Any] = []
 
     def duration(self, argv: list[str]) -> tuple[float, int]:
@@ -74,15 +85,36 @@ class Study:
 
     def assert_nothing_left(self) -> None:
         self.machine.run(seconds=30)
-        assert not self.children.living
+        assert not self.living
         assert self.machine.rpc("job-manager.stats")["active_jobs"] == 0
         assert not self.machine.rpc("resource.status")["allocated"]["execution"]["R_lite"]
         assert self.machine.rpc("ensemble.list") == {"runs": []}
         assert not self.machine.nodes[0].root.ensembles._tokens
 
+    @property
+    def living(self) -> list[Child]:
+        """All child instances there are."""
+        return list(instances(self.machine.nodes))
+
     def leaves(self) -> list[Child]:
-        parents = {id(child.parent) for child in self.children.living}
-        return [child for child in self.children.living if id(child.machine) not in parents]
+        """Those of them that run members."""
+        return [child for child in self.living if _chunks(child) is not None]
+
+    def children(self) -> list[Child]:
+        """Those on the first level."""
+        return [child for child in self.living if child.hosting.node in self.machine.nodes]
+
+
+def _chunks(child: Child) -> list[Any] | None:
+    """What a leaf has in its queue; None for others, and for those that are not ready."""
+    root = child.node.root if child.node is not None else None
+    body = root.ensembles.upward.body if root is not None and root.ensembles.upward else None
+    return list(body._chunks.values()) if hasattr(body, "_chunks") else None
+
+
+def crash(child: Child) -> None:
+    """End an instance at once, with all that runs in it."""
+    child.signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("topology", ["1", "8", "2x4", "4x8", "2x2x2", "3", [2, 16]])
@@ -128,13 +160,13 @@ def test_progress_is_told_ten_times_a_second_at_most() -> None:
     assert progress[-1]["rate"] == pytest.approx(result["rate"], rel=0.5)
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.01, 0.001])
+@pytest.mark.parametrize("seconds", [0.1, 0.01, 0.002])
 def test_messages_follow_time_and_not_jobs(seconds: float) -> None:
     study = Study(seconds)
-    result = study.run("2x4", int(2 * 32 / seconds))
+    result = study.run("2x4", int(1.2 * 32 / seconds))
     for level in result["levels"][1:]:
         # Five reports a second, and chunks of half a second of work; smaller ones at the end.
-        assert level["messages"] < level["instances"] * (study.took * 20 + 20)
+        assert level["messages"] < level["instances"] * (study.took * 25 + 20)
 
 
 def test_long_members_keep_all_cores_busy_to_the_end() -> None:
@@ -147,19 +179,14 @@ def test_long_members_keep_all_cores_busy_to_the_end() -> None:
 def test_what_is_not_begun_moves_to_who_idles(topology: str) -> None:
     # One of them slows down to a fiftieth with a second of work in its hands.
     study = Study()
-    slow: list[Child] = []
-
-    def duration_of(child: Child) -> Callable[[list[str]], tuple[float, int]]:
-        def duration(argv: list[str]) -> tuple[float, int]:
-            seconds, status = study.duration(argv)
-            return (50 * seconds if child in slow else seconds), status
-
-        return duration
-
-    study.children.duration_of = duration_of
     study.begin(topology, 6000)
     study.until(lambda: study.done > 3000)
-    slow.append(study.leaves()[1])
+
+    def slowly(argv: list[str]) -> tuple[float, int]:
+        seconds, status = study.duration(argv)
+        return 50 * seconds, status
+
+    study.machine.links[5]._duration = slowly  # each leaf has a rank of its own
     result = study.end()
     assert study.ran == Counter(range(6000))
     assert sum(level["moved"] for level in result["levels"]) > 0
@@ -172,7 +199,7 @@ def test_a_leaf_that_dies_is_replaced_and_its_members_run_again(topology: str) -
     study = Study()
     study.begin(topology, 5000)
     study.until(lambda: study.done > 1000)
-    study.leaves()[1].crash()
+    crash(study.leaves()[1])
     result = study.end()
     assert (result["count"], result["failed"], result["lost"]) == (5000, 0, 0)
     assert set(study.ran) == set(range(5000))
@@ -187,12 +214,12 @@ def test_an_interior_instance_that_dies_takes_its_leaves_along_and_nothing_is_fo
     study = Study()
     study.begin("2x4", 5000)
     study.until(lambda: study.done > 1000)
-    study.children.of(study.machine)[0].crash()
+    crash(study.children()[0])
     result = study.end()
     assert (result["count"], result["failed"]) == (5000, 0)
     assert set(study.ran) == set(range(5000))
     assert result["levels"][1]["replaced"] == 1
-    assert study.children.born == 2 + 8 + 1 + 4
+    assert [level["instances"] for level in result["levels"][:2]] == [1, 3]
     study.assert_nothing_left()
 
 
@@ -200,10 +227,10 @@ def test_a_member_that_kills_its_instance_is_given_up_after_some_time() -> None:
     study = Study()
 
     def seconds(member: int) -> float:
-        if member == 77 and study.children.living:
+        if member == 77:
             # Whichever leaf has just begun it.
             leaf = next(child for child in study.leaves() if _runs(child, 77))
-            study.machine.reactor.call_soon(leaf.crash)
+            study.machine.reactor.call_soon(lambda: crash(leaf))
         return 0.01
 
     study.seconds = seconds
@@ -219,20 +246,21 @@ def test_a_member_that_kills_its_instance_is_given_up_after_some_time() -> None:
 
 
 def _runs(child: Child, member: int) -> bool:
-    upward = child.machine.nodes[0].root.ensembles.upward if child.machine else None
-    chunks = upward.body._chunks.values() if upward is not None and upward.body else ()
-    return any(member in chunk.members for chunk in chunks)
+    return any(member in chunk.members for chunk in _chunks(child) or ())
 
 
 def test_when_no_instance_can_be_had_members_are_lost_with_the_reason() -> None:
     study = Study()
     study.begin("4", 400, retries=1)
-    for _ in range(8):
-        study.until(lambda: study.children.living or study.over)
-        for child in list(study.children.living):
-            child.crash()
+    crashed: set[Child] = set()
+    while not study.over:
+        study.until(lambda: study.over or set(study.living) - crashed)
+        for child in study.living:
+            if child not in crashed:
+                crash(child)
+        crashed.update(study.living)
     result = study.end()
-    assert study.children.born == 8, "each place is filled once more"
+    assert len(crashed) == 8, "each place is filled once more"
     assert (result["lost"], result["failed"], result["status"]) == (400, 400, 1)
     assert "no child instance is left" in result["failures"][0][2]
     study.assert_nothing_left()
@@ -243,9 +271,6 @@ def test_a_lost_node_costs_a_child_that_is_not_replaced() -> None:
     study.begin("8", 6000)
     study.until(lambda: study.done > 1000)
     study.machine.remove(5)
-    for child in study.children.of(study.machine):
-        if child.machine is not None and child.machine.network.hosts == ["node5"]:
-            child.crash()
     result = study.end()
     assert (result["count"], result["failed"]) == (6000, 0)
     assert set(study.ran) == set(range(6000))
@@ -290,9 +315,9 @@ def test_when_nobody_listens_any_more_all_of_it_ends(topology: str, after: float
         study.responses.append,
         streaming=True,
     )
-    study.machine.lane(node).touch()
-    study.machine.run(seconds=after)
-    study.machine.lane(node).call_soon(call.cancel)
+    node.reactor.call_soon(lambda: None)
+    study.machine.reactor.run(seconds=after)
+    node.reactor.call_soon(call.cancel)
     study.machine.run(seconds=5)
     study.assert_nothing_left()
     assert len(study.ran) < 1000
@@ -301,11 +326,11 @@ def test_when_nobody_listens_any_more_all_of_it_ends(topology: str, after: float
 def test_auto_looks_at_the_first_members_and_then_divides() -> None:
     study = Study(0.0005)
     study.machine.nodes[0].root.ensembles.cpus = 8
-    result = study.run("auto", 30_000)
-    assert (result["count"], result["failed"]) == (30_000, 0)
-    assert study.ran == Counter(range(30_000))
+    result = study.run("auto", 15_000)
+    assert (result["count"], result["failed"]) == (15_000, 0)
+    assert study.ran == Counter(range(15_000))
     assert result["topology"] not in ("1", "auto")
-    assert "30000 members of 0.5 ms" in result["why"]
+    assert "15000 members of 0.5 ms" in result["why"]
     assert result["levels"][0]["jobs"] > 0, "the first look was not for nothing"
     states = {response.payload["state"] for response in study.responses[:-2]}
     assert "running" in states
@@ -378,4 +403,25 @@ def test_a_child_that_reports_nonsense_is_lost_and_costs_nothing_else(report: An
     assert (result["count"], result["failed"]) == (5000, 0)
     assert result["levels"][1]["lost"] == 1
     assert set(study.ran) == set(range(5000))
+    study.assert_nothing_left()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_dies_when_every_member_ends_once(seed: int) -> None:
+    rng = random.Random(seed)
+    count = rng.choice([50, 500, 3000])
+    seconds = {member: rng.choice([0.002, 0.01, 0.05, 0.4]) for member in range(count)}
+    study = Study(
+        lambda member: seconds[member],
+        lambda member: (member % 50 == 49) << 8,
+    )
+    study.begin(rng.choice(["2", "8", "2x4", "4x8", "2x2x2", "3x5"]), count)
+    for _ in range(rng.randrange(6)):
+        study.machine.reactor.run(seconds=rng.expovariate(3.0))
+        if not study.over and study.living:
+            crash(rng.choice(study.living))
+    result = study.end()
+    assert (result["count"], result["lost"]) == (count, 0)
+    assert result["codes"] == ({1: count // 50} if count >= 50 else {})
+    assert set(study.ran) == set(range(count))
     study.assert_nothing_left()

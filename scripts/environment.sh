@@ -31,6 +31,21 @@ require_python() {
     fi
 }
 
+# add_extra EXTRA: what only some tests use, into the environment prepared before; they do without
+# where it cannot be had.
+add_extra() {
+    local extra=$1 want
+    want=$(cksum <pyproject.toml)
+    [ "$(cat "$VENV/.flux-mpi-$extra" 2>/dev/null)" = "$want" ] && return
+    say "installing flux-mpi[$extra] into ${VENV#"$PWD"/} (once; a minute or so)"
+    if "$VENV/bin/python" -m pip install -qq --disable-pip-version-check \
+        --root-user-action=ignore -e ".[$extra]"; then
+        printf '%s' "$want" >"$VENV/.flux-mpi-$extra"
+    else
+        say "flux-mpi[$extra] cannot be installed here: going on without"
+    fi
+}
+
 prepare_environment() {
     local mpi=$1 extras want
     shift

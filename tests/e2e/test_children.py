@@ -277,6 +277,24 @@ def test_children_of_children(nest: Nest, depth: int) -> None:
     assert found == [[str(at + 1), sizes[at]] for at in range(depth)]
 
 
+@pytest.mark.parametrize("size", [1, 16, 64])
+def test_four_levels_on_any_number_of_ranks(
+    start: Callable[..., Instance], tmp_path: Path, size: int, on_open_mpi: bool
+) -> None:
+    """All ranks, half of them, a quarter, an eighth; then all at once on ranks of their own."""
+    if on_open_mpi:
+        size = min(size, 16)  # its mpiexec takes half a minute for more than that on two cores
+    outer = start("--cores-per-rank=2", size=size)
+    nest = Nest(outer, tmp_path)
+    assert nest.status(descend(nest, 4, size)) == 7
+    found = [(tmp_path / f"level{level}.out").read_text().split() for level in range(4, 0, -1)]
+    assert found == [[str(at + 1), str(max(1, size >> at))] for at in range(4)]
+    ids = [*nest.submit("true", nnodes=max(1, size // 2)), *nest.submit("true", count=size)]
+    assert [nest.status(jobid) for jobid in ids] == [0] * (size + 1)
+    assert outer.stop() == 0
+    outer.assert_nothing_left()
+
+
 def test_depth_100(nest: Nest) -> None:
     assert nest.status(descend(nest, 100, 1)) == 7
     assert (nest.folder / "level1.out").read_text().split() == ["100", "1"]

@@ -33,7 +33,7 @@ def parse(memo: Any) -> dict[str, Any]:
     if not memo:
         raise ServiceError(errno.EINVAL, "memo: expected at least one key, found none")
     _check_size(len(text))
-    # Read back, so that no other type is left anywhere in it; keys are the same in thousands of jobs.
+    # Read back, so that no other type is left in it; thousands of jobs have the same keys.
     parsed: dict[str, Any] = json.loads(text, object_pairs_hook=_shared_keys)
     return parsed
 

@@ -620,5 +620,10 @@ def test_hundreds_leave_nothing(start: Callable[..., Instance], tmp_path: Path) 
     batch(150)
     assert nest.files() == []
     assert used() == before
+    # Small instances pay for no compiler, and not for NumPy either.
+    for rank in range(2):
+        maps = Path(f"/proc/{outer.broker_pid(rank)}/maps").read_text()
+        assert "llvmlite" not in maps
+        assert "numpy" not in maps
     assert outer.stop() == 0
     outer.assert_nothing_left()

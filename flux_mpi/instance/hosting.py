@@ -197,14 +197,20 @@ class Upstream:
     ) -> Rpc:
         """Call a service of the parent; answers come in the child's own turns."""
 
+        call: Rpc | None = None
+        over = False
+
         def answered(response: Response) -> None:
-            if call is not None and (response.errnum or not streaming):
-                self._open.pop(call, None)
+            nonlocal over
+            if response.errnum or not streaming:
+                over = True
+                if call is not None:
+                    self._open.pop(call, None)
             self._scope.call_soon(lambda: callback(response))
 
-        call: Rpc | None = None
         call = self._parent.broker.rpc(topic, payload, answered, streaming=streaming)
-        self._open[call] = None
+        if not over:  # a service of this very rank answers at once
+            self._open[call] = None
         # What goes out leaves with the parent's hooks, which may have had their turn.
         self._parent.reactor.call_soon(lambda: None)
         return call

@@ -23,7 +23,7 @@ from flux_mpi.instance import config as configuration
 from flux_mpi.instance.enclosing import remote_uri
 from flux_mpi.instance.lifecycle import LEFT, exit_status
 from flux_mpi.instance.node import Node, Settings
-from flux_mpi.instance.options import StartOptions, UsageError, parse
+from flux_mpi.instance.options import StartOptions, UsageError, parse, take_fanout
 from flux_mpi.instance.program import Ended
 from flux_mpi.instance.world import Newborn, World
 from flux_mpi.message.errors import FluxError
@@ -509,13 +509,14 @@ def settings_of_child(
 ) -> Settings:
     """A child's settings: its parent's unless its options or configuration say otherwise.
 
-    Raises ConfigError.
+    Raises ConfigError, UsageError.
     """
     get = configuration.get
+    fanout = take_fanout(options) or get(config, "tbon.fanout", parent.fanout)
     return Settings(
         config=config,
         attributes=options.setattr,
-        fanout=options.fanout or get(config, "tbon.fanout", parent.fanout),
+        fanout=fanout,
         environ=environ,
         cwd=cwd,
         join_timeout_s=get(config, "broker.join-timeout", parent.join_timeout_s),

@@ -47,6 +47,20 @@ def test_the_status_of_its_program() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "options", [["--fanout=2"], ["-Stbon.fanout=2"], ["-S", "tbon.topo=kary:2"]]
+)
+def test_the_tree_of_its_brokers(options: list[str]) -> None:
+    machine = Machine(7, fanout=6)
+    machine.submit(child([*options, "sleep", "100"], nnodes=7))
+    machine.run(seconds=1)
+    host = machine.nodes[0].hosting
+    assert host is not None
+    (born,) = host.children.values()
+    assert born.node is not None
+    assert sorted(born.node.broker.children) == [1, 2]
+
+
 def test_many_on_overlapping_ranks() -> None:
     machine = Machine(8, cores=4)
     arrays = []

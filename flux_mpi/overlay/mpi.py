@@ -161,6 +161,7 @@ class MPITransport(Transport):
         rundir: str,
         hostname: str,
         *,
+        tag: int = 1,
         card: Any = None,
         doorbell: bool = True,
         timeout_s: float = 60.0,
@@ -183,6 +184,7 @@ class MPITransport(Transport):
             [each[1] for each in everyone],
             bell=bell,
             cards=[each[2] for each in everyone],
+            tag=tag,
             lost_after_s=lost_after_s,
         )
 

@@ -585,6 +585,9 @@ class MPITransport(Transport):
             self._bell = None
         self._closed = True
         self.reactor.set_polled(None)
+        # It may be kept for the sake of what comes late: not so the broker that this was for.
+        self.on_data = lambda peer, data: None
+        self.on_lost = lambda peer, why: None
         self.discard()
 
     def discard(self) -> int:

@@ -15,10 +15,6 @@ from flux_mpi.client.uri import FORCE_LOCAL, SCHEME, split, to_local, to_remote
 from flux_mpi.formats import fluid
 from flux_mpi.message.errors import FluxError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 TIMEOUT_S = 5.0
 """How long each instance on the way may take to answer."""
 SCHEMES = {
@@ -181,25 +177,18 @@ def job_uri(handle: Handle, job: int, *, wait: bool = False) -> str:
     return uri
 
 
-def _awaited(handle: Handle, job: int) -> Any:
+def _awaited(handle: Handle, job: int) -> str | None:
     """The URI in the first memo that has one; None when the job finishes without."""
-    request = {"id": job, "path": "eventlog"}
-    stream = handle.rpc("job-info.eventlog-watch", request, streaming=True)
+    from flux_mpi.client.batch import wait_ready  # who does not wait needs no jobspecs
+
     try:
-        for batch in stream:
-            for event in batch["events"]:
-                context = event.get("context") or {}
-                if event["name"] == "memo" and context.get("uri"):
-                    return context["uri"]
-                if event["name"] in ("finish", "clean"):
-                    return None
+        return wait_ready(handle, job)
     except FluxError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        raise TargetError(errno.ENOENT, f"job {fluid.encode(job)} not found") from None
-    finally:
-        stream.cancel()
-    return None
+        if error.errno == errno.ECHILD:
+            return None
+        if error.errno == errno.ENOENT:
+            raise TargetError(errno.ENOENT, f"job {fluid.encode(job)} not found") from None
+        raise
 
 
 # -- processes -------------------------------------------------------------------------------------

@@ -224,6 +224,8 @@ class Branch:
             child.state = PENDING
             child.wished = self._now()
             child.begun = 0.0
+            child.jobs = 0
+            child.why = ""
             self._tokens[child.token] = (self, child)
             entries.append({"jobspec": self._jobspec(child)})
 

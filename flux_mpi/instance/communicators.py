@@ -78,7 +78,10 @@ class Communicators:
             # communicator to the next one with its number.
             done(None if comm is None else self._transport(birth, comm, tag, None), why)
 
-        _in_thread(self._reactor, lambda: self._comm.Create_group(group, tag), made)
+        try:
+            _in_thread(self._reactor, lambda: self._comm.Create_group(group, tag), made)
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread is left to us
+            made(None, str(error))
 
     def _transport(
         self, birth: Newborn, comm: MPI.Comm, tag: int, peers: list[int] | None
@@ -114,7 +117,10 @@ class Communicators:
 def _in_thread(
     reactor: Reactor, call: Callable[[], Any], then: Callable[[Any, str], object]
 ) -> None:
-    """Run ``call`` in a thread, and ``then(result, "")`` or ``then(None, why)`` in the loop."""
+    """Run ``call`` in a thread, and ``then(result, "")`` or ``then(None, why)`` in the loop.
+
+    Raises OSError or RuntimeError when there can be no thread.
+    """
     import threading  # brokers without children of several ranks do without
 
     done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -133,7 +139,11 @@ def _in_thread(
         os.close(done)
         then(*result)
 
-    reactor.add_reader(done, finish)
     # A daemon: one that somebody's death keeps in MPI must not keep this process.
     thread = threading.Thread(target=work, name="create-group", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        os.close(done)
+        raise
+    reactor.add_reader(done, finish)

@@ -23,7 +23,7 @@ from flux_mpi.instance import config as configuration
 from flux_mpi.instance.enclosing import remote_uri
 from flux_mpi.instance.lifecycle import LEFT, exit_status
 from flux_mpi.instance.node import Node, Settings
-from flux_mpi.instance.options import StartOptions, UsageError, parse
+from flux_mpi.instance.options import StartOptions, UsageError, parse, take_fanout
 from flux_mpi.instance.program import Ended
 from flux_mpi.instance.world import Newborn, World
 from flux_mpi.message.errors import FluxError
@@ -105,7 +105,7 @@ class Hosting:
         self.children: dict[int, Child] = {}
         node.hosting = self
         node.exec.nursery = self
-        self._unsubscribe = node.broker.subscribe("resource.", self._resources_changed)
+        node.broker.subscribe("resource.", self._resources_changed)
 
     def begin(self, birth: Birth) -> None:
         """See ``shell.service.Nursery``."""
@@ -197,14 +197,20 @@ class Upstream:
     ) -> Rpc:
         """Call a service of the parent; answers come in the child's own turns."""
 
+        call: Rpc | None = None
+        over = False
+
         def answered(response: Response) -> None:
-            if call is not None and (response.errnum or not streaming):
-                self._open.pop(call, None)
+            nonlocal over
+            if response.errnum or not streaming:
+                over = True
+                if call is not None:
+                    self._open.pop(call, None)
             self._scope.call_soon(lambda: callback(response))
 
-        call: Rpc | None = None
         call = self._parent.broker.rpc(topic, payload, answered, streaming=streaming)
-        self._open[call] = None
+        if not over:  # a service of this very rank answers at once
+            self._open[call] = None
         # What goes out leaves with the parent's hooks, which may have had their turn.
         self._parent.reactor.call_soon(lambda: None)
         return call
@@ -238,6 +244,7 @@ class Child:
         self._mode = LOOPBACK
         self._error: tuple[int, str] | None = None
         self._early: list[int] = []  # signals that came before its broker
+        self._drain: tuple[bool, str] | None = None  # the last word on that, if it did as well
         self._status = 0
         self._orderly = False
         self._uri = ""
@@ -247,32 +254,36 @@ class Child:
     # -- its beginning --------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Get it a transport."""
-        house = self.hosting.house
+        """Get it a transport, and put it together."""
+        self._try(self._begin)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        """Take a step towards it; whatever goes wrong in it, the job must hear and end."""
         try:
-            self._folder = house.folder()
-            if len(self.members) == 1:
-                transport = single(self.scope, self.hosting.node.resources.hostname)
-                self._grow(transport)
-                return
-            if house.world is None or house.world.maker is None:
-                raise FluxError(errno.ENOTSUP, "this instance has no ranks to share")
-            newborn = Newborn(
-                self.path,
-                self.members,
-                self.birth.rank,
-                self.scope,
-                house.world.maker.bell(self._folder),
-                self._transport_made,
-            )
-        except OSError as error:
-            self._fail(error.errno or errno.EIO, error.strerror or str(error))
+            step()
+        except Exception as error:
+            known = isinstance(error, (OSError, UsageError, configuration.ConfigError))
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            self._fail(getattr(error, "errno", None) or errno.EINVAL, text)
+
+    def _begin(self) -> None:
+        house = self.hosting.house
+        self._folder = house.folder()
+        if len(self.members) == 1:
+            self._grow(single(self.scope, self.hosting.node.resources.hostname))
             return
-        except FluxError as error:
-            self._fail(error.errno or errno.EIO, str(error))
-            return
-        self._newborn = newborn
-        house.world.create(newborn)
+        world = house.world
+        if world is None or world.maker is None:
+            raise FluxError(errno.ENOTSUP, "this instance has no ranks to share")
+        self._newborn = Newborn(
+            self.path,
+            self.members,
+            self.birth.rank,
+            self.scope,
+            world.maker.bell(self._folder),
+            self._transport_made,
+        )
+        world.create(self._newborn)
 
     def _transport_made(self, transport: Transport | None, why: str) -> None:
         if transport is None:
@@ -280,43 +291,40 @@ class Child:
             return
         assert self._newborn is not None
         self._mode = self._newborn.mode
-        self._grow(transport)
+        self._try(lambda: self._grow(transport))
 
     def _grow(self, transport: Transport) -> None:
         """Put its broker together."""
         parent, house = self.hosting.node, self.hosting.house
         self._branch = branch = Branch(house.link, self.scope)
-        try:
-            options = parse(self.birth.argv)
-            settings = self._settings(options)
-            self.grace_s = settings.kill_grace_s
-            self._uri = f"local://{self._folder}/local-{transport.rank}"
-            self.node = node = Node(
-                self.scope,
-                transport,
-                Tree(transport.hosts, settings.fanout),
-                branch,  # type: ignore[arg-type]  # the same face
-                parent.resources.part(self.birth.cores, self.birth.gpus),
-                settings,
-                rundir=self._folder,
-                uri=self._uri,
-                uid=house.uid,
-                leave=self._left,
-                say=lambda text: house.say(f"{self.path}: {text}"),
-                program=self.program,
-                ensemble=self._ensemble(options, transport.rank),
-            )
-            self._door = house.door(node, self._folder)
-        except (FluxError, OSError, UsageError, configuration.ConfigError) as error:
-            self._error = (getattr(error, "errno", None) or errno.EINVAL, str(error))
-            self.scope.call_soon(self._dismantle)
-            return
+        options = parse(self.birth.argv)
+        settings = self._settings(options)
+        self.grace_s = settings.kill_grace_s
+        self._uri = f"local://{self._folder}/local-{transport.rank}"
+        self.node = node = Node(
+            self.scope,
+            transport,
+            Tree(transport.hosts, settings.fanout),
+            branch,  # type: ignore[arg-type]  # the same face
+            parent.resources.part(self.birth.cores, self.birth.gpus),
+            settings,
+            rundir=self._folder,
+            uri=self._uri,
+            uid=house.uid,
+            leave=self._left,
+            say=lambda text: house.say(f"{self.path}: {text}"),
+            program=self.program,
+            ensemble=self._ensemble(options, transport.rank),
+        )
+        self._door = house.door(node, self._folder)
         node.broker.attrs.define("transport", self._mode)
         house.nodes[node] = None
         Hosting(house, node, self.members)
         node.open()
         if transport.rank:
             self._tell(pid=os.getpid())
+        if self._drain is not None:
+            self.inherit(*self._drain)
         for signum in self._early:
             self.signal(signum)
 
@@ -394,9 +402,11 @@ class Child:
     def inherit(self, drained: bool, reason: str) -> None:
         """What it has here may not be used for new jobs, or may be again."""
         node = self.node
-        if node is not None:
-            payload = {"rank": node.broker.rank, "drained": drained, "reason": reason}
-            self.scope.call_soon(lambda: node.broker.send("resource.inherit", payload, rank=0))
+        if node is None:
+            self._drain = drained, reason
+            return
+        payload = {"rank": node.broker.rank, "drained": drained, "reason": reason}
+        self.scope.call_soon(lambda: node.broker.send("resource.inherit", payload, rank=0))
 
     # -- its end --------------------------------------------------------------------------------
 
@@ -432,17 +442,19 @@ class Child:
         """Nothing of it runs any more: tell the parent."""
         if self._ended:
             return
-        self.close()
         node, jobid = self.hosting.node, self.birth.jobid
         if self._error is not None:
             node.broker.log(ERR, "hosting", f"instance {self.path}: {self._error[1]}")
         # Rank 0 says how it ended; the others have only ended.
         status = self._status << 8 if not self.birth.rank else 0
-        self._in_parent(
-            lambda: node.exec.agent.instance_down(
-                jobid, node.reactor.now(), status=status, error=self._error
+        try:
+            self.close()
+        finally:  # whatever cannot be given back, the job is over
+            self._in_parent(
+                lambda: node.exec.agent.instance_down(
+                    jobid, node.reactor.now(), status=status, error=self._error
+                )
             )
-        )
 
     def close(self) -> None:
         """Give back all that it has. Idempotent."""
@@ -497,13 +509,14 @@ def settings_of_child(
 ) -> Settings:
     """A child's settings: its parent's unless its options or configuration say otherwise.
 
-    Raises ConfigError.
+    Raises ConfigError, UsageError.
     """
     get = configuration.get
+    fanout = take_fanout(options) or get(config, "tbon.fanout", parent.fanout)
     return Settings(
         config=config,
         attributes=options.setattr,
-        fanout=options.fanout or get(config, "tbon.fanout", parent.fanout),
+        fanout=fanout,
         environ=environ,
         cwd=cwd,
         join_timeout_s=get(config, "broker.join-timeout", parent.join_timeout_s),

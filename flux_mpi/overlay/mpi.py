@@ -161,6 +161,7 @@ class MPITransport(Transport):
         rundir: str,
         hostname: str,
         *,
+        tag: int = 1,
         card: Any = None,
         doorbell: bool = True,
         timeout_s: float = 60.0,
@@ -183,6 +184,7 @@ class MPITransport(Transport):
             [each[1] for each in everyone],
             bell=bell,
             cards=[each[2] for each in everyone],
+            tag=tag,
             lost_after_s=lost_after_s,
         )
 
@@ -583,6 +585,9 @@ class MPITransport(Transport):
             self._bell = None
         self._closed = True
         self.reactor.set_polled(None)
+        # It may be kept for the sake of what comes late: not so the broker that this was for.
+        self.on_data = lambda peer, data: None
+        self.on_lost = lambda peer, why: None
         self.discard()
 
     def discard(self) -> int:

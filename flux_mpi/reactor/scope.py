@@ -69,8 +69,9 @@ class Scope(Reactor):
         return timer
 
     def call_soon(self, callback: Callback) -> None:
-        super().call_soon(callback)
-        self._wake()
+        if not self.closed:
+            super().call_soon(callback)
+            self._wake()
 
     def at_turn_end(self, hook: Callback) -> None:
         super().at_turn_end(hook)
@@ -130,6 +131,7 @@ class Scope(Reactor):
     def _turn(self) -> None:
         self._woken = False
         if self.closed:
+            self._soon.clear()
             return
         self._base.entered(self)
         self._run_due()

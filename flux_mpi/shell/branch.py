@@ -24,6 +24,7 @@ class Branch:
         self._reactor = reactor
         self._tids: set[int] = set()
         self._when_empty: Callable[[], object] | None = None
+        self._killing = False
         self.take: Callable[[Report], object] | None = None
         self.after_reports: Callable[[], object] | None = None
         self.on_signal: Callable[[int], object] | None = None
@@ -72,6 +73,8 @@ class Branch:
         how.update(on_exit=exited, on_fail=failed)
         process = self._link.run(argv, **how)
         self._tids.add(process.tid)
+        if self._killing:
+            self._kill(process.tid, signal.SIGKILL)
         return process
 
     def _inside(self, callback: Callable[..., object]) -> Callable[..., None]:
@@ -87,6 +90,8 @@ class Branch:
         self._reactor.call_soon(_nothing)  # for the turn-end hooks of this instance
         if entry[0] in _OVER:
             self._gone(entry[1])
+        elif entry[0] == "started" and self._killing:
+            self._kill(entry[1], signal.SIGKILL)  # ordered before, or by a rank that goes on
 
     def _gone(self, tid: int) -> None:
         self._tids.discard(tid)
@@ -99,17 +104,28 @@ class Branch:
         self._link.flush()
 
     def shutdown(self, grace_s: float) -> None:
-        """End the tasks of this branch: TERM now, KILL after ``grace_s``."""
+        """End the tasks of this branch: TERM now, KILL after ``grace_s``.
+
+        Those that were to follow others are returned; what starts after KILL is killed as well.
+        """
+        self._link.command(["recall", list(self._tids)])
         if grace_s > 0:
             self._signal_all(signal.SIGTERM)
             self._signal_all(signal.SIGCONT)  # a stopped one must hear it
-            self._reactor.call_later(grace_s, lambda: self._signal_all(signal.SIGKILL))
+            self._reactor.call_later(grace_s, self._kill_all)
         else:
-            self._signal_all(signal.SIGKILL)
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        self._killing = True
+        self._signal_all(signal.SIGKILL)
 
     def _signal_all(self, signum: int) -> None:
         for tid in self._tids:
-            self._link.command(["kill", tid, int(signum)])
+            self._kill(tid, signum)
+
+    def _kill(self, tid: int, signum: int) -> None:
+        self._link.command(["kill", tid, int(signum)])
 
     def when_empty(self, callback: Callable[[], object]) -> None:
         """Call back, once, when no task is left."""

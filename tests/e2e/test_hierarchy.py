@@ -232,12 +232,15 @@ def test_a_time_limit_ends_what_is_below(flux: Instance, tmp_path: Path) -> None
     assert flux.out("jobs", "-no", "{result}", jobid) == "TIMEOUT"
 
 
-def test_a_cancel_ends_an_instance_in_order(flux: Instance, tmp_path: Path) -> None:
-    script = "trap 'echo orderly > told; exit 0' TERM HUP; sleep 300 & wait"
+def test_a_cancel_ends_an_instance_in_order(
+    flux: Instance, tmp_path: Path, wait_until: Wait
+) -> None:
+    script = "trap 'echo orderly > told; exit 0' TERM HUP; : > told.set; sleep 300 & wait"
     jobid = begin(flux, "sh", "-c", script)
     inner = flux.out("proxy", jobid, "flux-mpi", "submit", "sh", "-c", script.replace("told", "2"))
     flux("proxy", jobid, "flux-mpi", "job", "wait-event", inner, "start")
-    time.sleep(0.5)  # the shells must have set their traps
+    for name in ("told.set", "2.set"):
+        wait_until((tmp_path / name).exists, "the shells have set their traps")
     flux("cancel", jobid)
     flux("job", "wait-event", jobid, "clean")
     assert (tmp_path / "told").read_text() == "orderly\n"
@@ -246,15 +249,15 @@ def test_a_cancel_ends_an_instance_in_order(flux: Instance, tmp_path: Path) -> N
 
 
 def test_what_ignores_every_signal_is_killed_from_the_bottom_up(
-    flux: Instance, wait_until: Wait
+    flux: Instance, tmp_path: Path, wait_until: Wait
 ) -> None:
-    stubborn = "trap '' TERM HUP INT; echo up; while :; do sleep 0.1; done; : stubborn"
+    stubborn = "trap '' TERM HUP INT; : > set; while :; do sleep 0.1; done; : stubborn"
     one = begin(flux, "sleep", "300")
     two = begin(flux, "sleep", "300", under=one)
     jobid = flux.out("proxy", two, "flux-mpi", "submit", "sh", "-c", stubborn)
     flux("proxy", two, "flux-mpi", "job", "wait-event", jobid, "start")
-    wait_until(lambda: of(flux, ": stubborn"), "it runs")
-    time.sleep(0.5)
+    wait_until((tmp_path / "set").exists, "it has set its trap")
+    assert of(flux, ": stubborn")
     began = time.monotonic()
     flux("cancel", one)
     flux("job", "wait-event", one, "clean")

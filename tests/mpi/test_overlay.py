@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import os
 import tempfile
+import weakref
 
 import pytest
 
@@ -12,6 +14,7 @@ from flux_mpi.broker.broker import Broker
 from flux_mpi.overlay.mpi import CHUNK, CREDITS, RETURN_AT, MPITransport
 from flux_mpi.overlay.tree import Tree
 from flux_mpi.reactor.epoll import EpollReactor
+from flux_mpi.reactor.scope import Scope
 
 pytestmark = pytest.mark.mpi(min_size=2)
 
@@ -218,3 +221,25 @@ def everyone_up(this):
     for rank in neighbours:
         this.rpc("echo.back", rank, lambda r: answers.append(r.check()), rank=rank)
     serve_until_all(this, lambda: len(answers) == len(neighbours))
+
+
+def test_what_is_kept_of_a_closed_transport_does_not_keep_its_broker():
+    with tempfile.TemporaryDirectory() as rundir:
+        reactor = EpollReactor()
+        scope = Scope(reactor)
+        transport = MPITransport.boot(comm(), scope, rundir, os.uname().nodename, tag=next(tags))
+        this = Broker(scope, transport, Tree(transport.hosts, 2), uid=os.getuid())
+        this.open()
+        reactor.turn(0.002)
+        scope.call_soon(this.open)  # never called
+        transport.close()
+        scope.close()
+        scope.call_soon(this.open)
+        reactor.turn(0.002)
+        reactor.close()
+        comm().Barrier()
+        transport.discard()
+        gone = weakref.ref(this)
+        del this
+        gc.collect()
+        assert gone() is None

@@ -33,7 +33,7 @@ def broker(fanout=2):
     """A broker with its services on every rank, and ``ask`` for clients of its own."""
     with tempfile.TemporaryDirectory() as rundir:
         reactor = EpollReactor()
-        transport = MPITransport(comm(), reactor, rundir, os.uname().nodename, tag=next(tags))
+        transport = MPITransport.boot(comm(), reactor, rundir, os.uname().nodename, tag=next(tags))
         this = Broker(reactor, transport, Tree(transport.hosts, fanout), uid=os.getuid())
         for name in ("log-level", "log-ring-size"):
             this.attrs.set(name, "7")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from flux_mpi.instance import hosting
+from flux_mpi.sim.children import SimulatedHouse
 from flux_mpi.sim.machine import Machine
 
 
@@ -45,6 +47,20 @@ def test_the_status_of_its_program() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "options", [["--fanout=2"], ["-Stbon.fanout=2"], ["-S", "tbon.topo=kary:2"]]
+)
+def test_the_tree_of_its_brokers(options: list[str]) -> None:
+    machine = Machine(7, fanout=6)
+    machine.submit(child([*options, "sleep", "100"], nnodes=7))
+    machine.run(seconds=1)
+    host = machine.nodes[0].hosting
+    assert host is not None
+    (born,) = host.children.values()
+    assert born.node is not None
+    assert sorted(born.node.broker.children) == [1, 2]
+
+
 def test_many_on_overlapping_ranks() -> None:
     machine = Machine(8, cores=4)
     arrays = []
@@ -63,3 +79,55 @@ def test_a_rank_is_lost_with_a_child_on_it() -> None:
     assert 0 not in machine.wait_all(arrays).values()
     again = machine.submit(child(["sleep", "1"], nnodes=4))
     assert set(machine.wait_all(again).values()) == {0}
+
+
+@pytest.mark.parametrize("nnodes", [None, 3])
+def test_a_defect_in_the_making_ends_the_job_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, nnodes: int | None
+) -> None:
+    machine = Machine(4, cores=2)
+    real = hosting.Node
+
+    def broken(*args: Any, **how: Any) -> Any:
+        if "bad" in how["program"]._command:
+            raise RuntimeError("out of luck")
+        return real(*args, **how)
+
+    monkeypatch.setattr(hosting, "Node", broken)
+    bad = machine.submit(child(["sleep", "1", "bad"], nnodes=nnodes), 2)
+    good = machine.submit(child(["sleep", "1"], nnodes=nnodes), 2)
+    assert set(machine.wait_all(bad).values()) == {126 << 8}
+    assert set(machine.wait_all(good).values()) == {0}
+    assert all(node.hosting is not None and not node.hosting.children for node in machine.nodes)
+    log = [entry[4] for entry in machine.nodes[0].broker.ring.entries()]
+    assert any("RuntimeError: out of luck" in text for text in log)
+
+
+def test_what_cannot_be_given_back_keeps_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(2)
+
+    def broken(house: SimulatedHouse, folder: str) -> None:
+        raise RuntimeError("stuck")
+
+    monkeypatch.setattr(SimulatedHouse, "remove", broken)
+    arrays = machine.submit(child(["sleep", "1"]))
+    assert set(machine.wait_all(arrays).values()) == {0}
+
+
+def test_a_drain_while_a_child_is_made_reaches_it() -> None:
+    machine = Machine(4, latency_s=0.1)
+    arrays = machine.submit(child(["sleep", "100"], nnodes=4))
+    host = machine.nodes[2].hosting
+    assert host is not None
+    machine.run(until=lambda: bool(host.children))
+    (unborn,) = host.children.values()
+    assert unborn.node is None
+    unborn.inherit(True, "smoke")
+    root = machine.nodes[0].hosting
+    assert root is not None
+    machine.run(seconds=10)
+    (born,) = root.children.values()
+    assert born.node is not None
+    assert born.node.root is not None
+    assert list(born.node.root.resources.monitor.drained) == [2]
+    assert set(machine.wait_all(arrays).values()) == {0}

@@ -210,6 +210,28 @@ def test_a_leaf_that_dies_is_replaced_and_its_members_run_again(topology: str) -
     study.assert_nothing_left()
 
 
+def test_records_count_the_members_of_each_instance_once() -> None:
+    study = Study(0.5)
+    study.begin("2", 400)
+    study.until(lambda: study.done > 60)
+    victim = study.leaves()[0]
+    victim.signal(signal.SIGKILL)
+    result = study.end()
+    assert result["levels"][0]["replaced"] + result["levels"][1]["replaced"] == 1
+    below = [row["njobs"] for row in result["records"][1:]]
+    assert len(below) == 3
+    assert sum(below) == result["levels"][1]["jobs"]
+
+
+def test_answered_calls_to_the_parent_are_forgotten() -> None:
+    study = Study(0.5)
+    study.begin("4", 2000)
+    study.until(lambda: study.done > 800)
+    calls = [child._upstream._open for child in study.leaves() if child._upstream is not None]
+    assert len(calls) == 4
+    assert all(len(each) <= 2 for each in calls)  # that to join, and perhaps a report
+
+
 def test_an_interior_instance_that_dies_takes_its_leaves_along_and_nothing_is_forgotten() -> None:
     study = Study()
     study.begin("2x4", 5000)

@@ -71,8 +71,8 @@ class Plan:
     ``request`` is that of ``job-list.list``; its ``attrs`` must hold ``NEEDED``. ``levels``: how
     far below the first instance to go. ``details``: put into each record of an instance what its
     ``instance.*`` fields need. ``stats``: counts of jobs of each instance. ``everyone``: look into
-    the instances of other users too (they refuse, unless you are root). ``below`` changes the
-    request for the children (default: the same, without ``ids``).
+    the instances of other users too (they refuse, unless you are root). Set ``below`` for another
+    request to the children than the same without ``ids``.
     """
 
     def __init__(

@@ -150,7 +150,6 @@ class _Program:
         self._child = child
         self._command = list(command)
         self._ended: Ended | None = None
-        self._stops = 0
 
     def start(self, ended: Ended) -> None:
         self._ended = ended

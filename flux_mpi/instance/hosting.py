@@ -239,6 +239,8 @@ class Child:
         self._branch: Branch | None = None
         self._door: Door | None = None
         self._folder = ""
+        self._options = StartOptions()
+        self._settled = hosting.node.settings  # until its own are read
         self._newborn: Newborn | None = None
         self._mode = LOOPBACK
         self._error: tuple[int, str] | None = None
@@ -268,6 +270,9 @@ class Child:
     def _begin(self) -> None:
         house = self.hosting.house
         self._folder = house.folder()
+        # Before a communicator is made: what is wrong with them is wrong on every member.
+        options = self._options = _options(self.birth.argv)
+        self._settled = self._settings(options)
         if len(self.members) == 1:
             self._grow(single(self.scope, self.hosting.node.resources.hostname))
             return
@@ -296,8 +301,7 @@ class Child:
         """Put its broker together."""
         parent, house = self.hosting.node, self.hosting.house
         self._branch = branch = Branch(house.link, self.scope)
-        options = parse(self.birth.argv)
-        settings = self._settings(options)
+        options, settings = self._options, self._settled
         self.grace_s = settings.kill_grace_s
         self._uri = f"local://{self._folder}/local-{transport.rank}"
         self.node = node = Node(
@@ -484,6 +488,16 @@ class Child:
         if self._folder:
             house.remove(self._folder)
         self.hosting.children.pop(self.birth.jobid, None)
+
+
+def _options(words: Sequence[str]) -> StartOptions:
+    """The options of a child's broker. Raises UsageError, also for those that make no sense there."""
+    options = parse(words)
+    for name in ("statedir", "test_size", "cores_per_rank", "gpus_per_rank"):
+        if getattr(options, name) is not None:
+            shown = name.replace("_", "-")
+            raise UsageError(f"--{shown}: not for an instance that has what its job was given")
+    return options
 
 
 def _inherited(config: dict[str, Any]) -> dict[str, Any]:

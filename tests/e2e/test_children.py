@@ -325,6 +325,7 @@ def test_a_configuration_of_its_own(nest: Nest) -> None:
         ("--conf=/nowhere.toml", "/nowhere.toml: No such file"),
         ("--frobnicate", "unrecognized option --frobnicate"),
         ("-Srank=1", "read-only"),
+        ("--cores-per-rank=9", "--cores-per-rank: not for an instance that has what its job"),
     ],
 )
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -491,7 +491,7 @@ class Child:
 
 
 def _options(words: Sequence[str]) -> StartOptions:
-    """The options of a child's broker. Raises UsageError, also for those that make no sense there."""
+    """The options of a child's broker. Raises UsageError, also for those that make no sense."""
     options = parse(words)
     for name in ("statedir", "test_size", "cores_per_rank", "gpus_per_rank"):
         if getattr(options, name) is not None:

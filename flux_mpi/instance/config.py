@@ -92,11 +92,33 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``base`` with what ``over`` says put over it; neither is changed. Raises ConfigError."""
     found: dict[str, Any] = {}
     configtext.merge(found, base)
+    tbon, newer = found.get("tbon"), over.get("tbon")
+    if isinstance(tbon, dict) and isinstance(newer, dict) and "topo" in newer:
+        tbon.pop("fanout", None)  # two names of one thing: the older must not win
     try:
         configtext.merge(found, over)
     except ConfigError as error:
         raise ConfigError(f"--conf: {error}") from None
     return found
+
+
+def fanout(config: dict[str, Any], attributes: dict[str, str], default: int) -> int:
+    """The fan-out K of the tree that attributes, or else the configuration, ask for.
+
+    Both know it as ``tbon.fanout`` (K) and ``tbon.topo`` (``kary:K``, as in Flux), of which the
+    first wins; attributes that say so are taken out. Raises ConfigError for other trees.
+    """
+    topo, text = attributes.pop("tbon.topo", ""), attributes.pop("tbon.fanout", "")
+    if not (topo or text):
+        topo = get(config, "tbon.topo", "")
+        if not topo or get(config, "tbon.fanout", None) is not None:
+            return int(get(config, "tbon.fanout", default))
+    if topo and not topo.startswith("kary:"):
+        raise ConfigError(f"tbon.topo: {topo!r} is not allowed, the tree is a kary:K")
+    text = text or topo.removeprefix("kary:")
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"tbon.fanout: a number is required, found {text!r}")
+    return int(text) or 1 << 20  # kary:0 is a tree of one level
 
 
 def _file(path: str) -> dict[str, Any]:

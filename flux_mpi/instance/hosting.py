@@ -503,7 +503,7 @@ def settings_of_child(
     return Settings(
         config=config,
         attributes=options.setattr,
-        fanout=options.fanout or get(config, "tbon.fanout", parent.fanout),
+        fanout=options.fanout or configuration.fanout(config, options.setattr, parent.fanout),
         environ=environ,
         cwd=cwd,
         join_timeout_s=get(config, "broker.join-timeout", parent.join_timeout_s),

@@ -104,7 +104,7 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         _make_folder("--statedir", options.statedir)
         options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
     get = configuration.get
-    fanout = options.fanout or _fanout(options.setattr, get(config, "tbon.fanout", DEFAULT_FANOUT))
+    fanout = options.fanout or configuration.fanout(config, options.setattr, DEFAULT_FANOUT)
     return Settings(
         config=config,
         attributes=options.setattr,
@@ -120,19 +120,6 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         frame_limit=get(config, "broker.max-frame", 64 << 20),
         boot_method=launch.launcher or "single",
     )
-
-
-def _fanout(attributes: dict[str, str], default: int) -> int:
-    """The fan-out that ``-S tbon.fanout=K`` or ``-S tbon.topo=kary:K`` asks for."""
-    topo = attributes.pop("tbon.topo", "")
-    text = attributes.pop("tbon.fanout", topo.removeprefix("kary:") if topo else "")
-    if not text:
-        return default
-    if topo and not topo.startswith("kary:"):
-        raise StartError(f"tbon.topo: {topo!r} is not allowed, the tree is a kary:K")
-    if not (text.isascii() and text.isdigit()):
-        raise StartError(f"tbon.fanout: a number is required, found {text!r}")
-    return int(text) or 1 << 20  # kary:0 is a tree of one level
 
 
 def _own_environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from flux_mpi.instance.options import TABLE
 def _options() -> list[Option]:
     found = []
     for name, short, metavar, help_text in TABLE:
-        if name == "help":
+        if name == "help" or not help_text:  # without a text: for brokers only
             continue
         names = ([f"-{short}"] if short else []) + [f"--{name}"]
         text = help_text[:1].upper() + help_text[1:] + "."

@@ -307,9 +307,11 @@ class Branch:
         if stream is not None:
             stream.error(errno.ECONNRESET, why)
         if was_ready:
-            self._level["lost"] += 1
-            self._record(child, lost=True)
-            if not self._canceled:
+            # One that came when all was done, and was canceled as not needed, is no loss.
+            missed = self._stopped is None
+            self._level["lost"] += missed
+            self._record(child, lost=missed)
+            if missed and not self._canceled:
                 self._world.log(WARNING, "ensemble", f"lost {why}")
             self.distributor.lost(child.index, why, self._now())
             self._carry_out()

@@ -358,6 +358,17 @@ class Jobspec:
         return options
 
     @property
+    def warning(self) -> tuple[int, float] | None:
+        """The signal that tells of the time limit, and how long before it in seconds.
+
+        The ``signal`` option of the job shell: a number other than 0 means SIGUSR1 a minute before.
+        """
+        told = self.options.get("signal")
+        if not told:
+            return None
+        return _warning(told, "attributes.system.shell.options.signal")
+
+    @property
     def is_instance(self) -> bool:
         """Whether the job is an instance of its own, as ``flux batch`` and ``flux alloc`` make
         them: its command is that of a broker."""
@@ -620,9 +631,34 @@ def _validate_job(value: object, field: str) -> None:
         _execve_string(text, f"{field}.{key[:64]}")
 
 
+def _warning(value: object, field: str) -> tuple[int, float]:
+    """(signal, seconds before the time limit) of the ``signal`` option, defaults filled in."""
+    from signal import SIGRTMAX, SIGUSR1
+
+    from flux_mpi.formats import duration
+
+    if _is_int(value):
+        return int(SIGUSR1), 60.0
+    told = _object(value, field)
+    signum, left = told.get("signum", int(SIGUSR1)), told.get("timeleft", 60.0)
+    if not (_is_int(signum) and 1 <= signum <= SIGRTMAX):
+        raise JobspecError(f"{field}.signum", _shown(signum), f"a signal, 1 to {int(SIGRTMAX)}")
+    seconds: Any = left
+    try:
+        if isinstance(left, str):
+            seconds = duration.parse(left)
+    except ValueError:
+        seconds = None
+    if not (_is_number(seconds) and seconds >= 0):
+        raise JobspecError(f"{field}.timeleft", _shown(left), "a duration, in seconds or as text")
+    return signum, float(seconds)
+
+
 def _validate_shell(value: object, field: str) -> None:
-    options = _object(value, field).get("options", {})
-    per = _object(options, f"{field}.options").get("per-resource", _MISSING)
+    options = _object(_object(value, field).get("options", {}), f"{field}.options")
+    if options.get("signal"):
+        _warning(options["signal"], f"{field}.options.signal")
+    per = options.get("per-resource", _MISSING)
     if per is _MISSING:
         return
     per = _object(per, f"{field}.options.per-resource")

@@ -29,6 +29,15 @@ _KEYS: dict[str, frozenset[str]] = {
         )
     ),
 }  # fmt: skip
+_SCHED = frozenset(
+    (
+        "scheduler", "kernel", "match-policy", "prune-filters", "traverser",
+        "queue-policy", "queue-policy-per-queue", "queue-params", "policy-params",
+    )
+)  # fmt: skip
+"""Keys of ``[sched]`` that the built-in schedulers and policies read; a plug-in may have others."""
+_BUILT_IN = ("graph", "bitmap")
+
 _TABLES = frozenset(
     (
         *_KEYS, "policy", "queues", "resource", "sched",
@@ -39,13 +48,21 @@ _TABLES = frozenset(
 )  # fmt: skip
 
 
-def check(config: dict[str, Any]) -> None:
+def check(config: dict[str, Any], inherited: dict[str, Any] | None = None) -> None:
     """Refuse keys that nobody reads, and tables that are known by another name.
 
     A table that resembles none of ours may be a plug-in's, or for programs that ask with
-    ``config.get``. Raises ConfigError naming the key.
+    ``config.get``. ``inherited``: what ``config`` is put over; it may name the scheduler. Raises
+    ConfigError naming the key.
     """
+    scheduler = get(inherited or {}, "sched.scheduler", None)
     for name, table in config.items():
+        if name in _SCHED and not isinstance(table, dict):
+            raise ConfigError(f"--conf: {name}: is not known, sched.{name} is")
+        if name == "sched" and isinstance(table, dict):
+            if table.get("scheduler", scheduler) in (None, *_BUILT_IN):
+                _check_keys(name, table, _SCHED)
+            continue
         if name not in _TABLES and not name.startswith("sched-"):
             similar = _like(name, _TABLES, anything=False)
             if similar:
@@ -54,9 +71,13 @@ def check(config: dict[str, Any]) -> None:
             continue
         if not isinstance(table, dict):
             raise ConfigError(f"--conf: {name}: a table is required, found {table!r:.60}")
-        for key in table:
-            if key not in _KEYS[name]:
-                raise ConfigError(f"--conf: {name}.{key}: unknown key{_like(key, _KEYS[name])}")
+        _check_keys(name, table, _KEYS[name])
+
+
+def _check_keys(name: str, table: dict[str, Any], known: frozenset[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"--conf: {name}.{key}: unknown key{_like(key, known)}")
 
 
 def _like(word: str, known: Iterable[str], *, anything: bool = True) -> str:
@@ -92,11 +113,36 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``base`` with what ``over`` says put over it; neither is changed. Raises ConfigError."""
     found: dict[str, Any] = {}
     configtext.merge(found, base)
+    tbon, newer = found.get("tbon"), over.get("tbon")
+    if isinstance(tbon, dict) and isinstance(newer, dict) and "topo" in newer:
+        tbon.pop("fanout", None)  # two names of one thing: the older must not win
     try:
         configtext.merge(found, over)
     except ConfigError as error:
         raise ConfigError(f"--conf: {error}") from None
     return found
+
+
+def fanout(config: dict[str, Any], attributes: dict[str, str], default: int) -> int:
+    """The fan-out K of the tree that attributes, or else the configuration, ask for.
+
+    Both know it as ``tbon.fanout`` (K) and ``tbon.topo`` (``kary:K``, as in Flux), of which the
+    first wins; attributes that say so are taken out. Raises ConfigError for other trees, except
+    those of Flux that a site's file may name: they say nothing of ours.
+    """
+    topo, text = attributes.pop("tbon.topo", ""), attributes.pop("tbon.fanout", "")
+    if not (topo or text):
+        topo = get(config, "tbon.topo", "")
+        if not topo or get(config, "tbon.fanout", None) is not None:
+            return int(get(config, "tbon.fanout", default))
+        if topo.partition(":")[0] in ("binomial", "custom", "mincrit"):
+            return default
+    if topo and not topo.startswith("kary:"):
+        raise ConfigError(f"tbon.topo: {topo!r} is not allowed, the tree is a kary:K")
+    text = text or topo.removeprefix("kary:")
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"tbon.fanout: a number is required, found {text!r}")
+    return int(text) or 1 << 20  # kary:0 is a tree of one level
 
 
 def _file(path: str) -> dict[str, Any]:

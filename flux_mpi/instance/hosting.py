@@ -23,7 +23,7 @@ from flux_mpi.instance import config as configuration
 from flux_mpi.instance.enclosing import remote_uri
 from flux_mpi.instance.lifecycle import LEFT, exit_status
 from flux_mpi.instance.node import Node, Settings
-from flux_mpi.instance.options import StartOptions, UsageError, parse, take_fanout
+from flux_mpi.instance.options import StartOptions, UsageError, parse
 from flux_mpi.instance.program import Ended
 from flux_mpi.instance.world import Newborn, World
 from flux_mpi.message.errors import FluxError
@@ -341,13 +341,14 @@ class Child:
     def _settings(self, options: StartOptions) -> Settings:
         """What the parent has, what the job says, and what the broker's options say."""
         parent = self.hosting.node.settings
-        config = configuration.merged(_inherited(parent.config), configuration.load(options.conf))
+        inherited, own = _inherited(parent.config), configuration.load(options.conf)
+        configuration.check(own, inherited)
+        config = configuration.merged(inherited, own)
         if self.birth.graph is not None:
             path = os.path.join(self._folder, "graph.json")
             with open(path, "x", encoding="utf-8") as file:
                 json.dump(self.birth.graph, file)
             config = configuration.merged({"resource": {"graph": path}}, config)
-        configuration.check(config)
         self.program = _Program(self, options.command)
         return settings_of_child(
             parent,
@@ -525,11 +526,11 @@ def settings_of_child(
     Raises ConfigError, UsageError.
     """
     get = configuration.get
-    fanout = take_fanout(options) or get(config, "tbon.fanout", parent.fanout)
+    asked = configuration.fanout(config, options.setattr, parent.fanout)
     return Settings(
         config=config,
         attributes=options.setattr,
-        fanout=fanout,
+        fanout=options.fanout or asked,
         environ=environ,
         cwd=cwd,
         join_timeout_s=get(config, "broker.join-timeout", parent.join_timeout_s),

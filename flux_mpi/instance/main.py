@@ -20,7 +20,7 @@ from flux_mpi.instance.deadline import ends_within
 from flux_mpi.instance.hosting import Hosting, House
 from flux_mpi.instance.lifecycle import RUN
 from flux_mpi.instance.node import Node, Settings
-from flux_mpi.instance.options import StartOptions, UsageError, parse, take_fanout
+from flux_mpi.instance.options import StartOptions, UsageError, parse
 from flux_mpi.instance.world import World
 from flux_mpi.message.errors import FluxError
 from flux_mpi.overlay.creation import COMMUNICATOR, LOOPBACK
@@ -104,11 +104,11 @@ def _settings(options: StartOptions, launch: launcher.Launch) -> Settings:
         _make_folder("--statedir", options.statedir)
         options.setattr.setdefault("statedir", os.path.abspath(options.statedir))
     get = configuration.get
-    fanout = take_fanout(options) or get(config, "tbon.fanout", DEFAULT_FANOUT)
+    asked = configuration.fanout(config, options.setattr, DEFAULT_FANOUT)
     return Settings(
         config=config,
         attributes=options.setattr,
-        fanout=fanout,
+        fanout=options.fanout or asked,
         command=command,
         environ=environ,
         cwd=os.getcwd(),

@@ -156,22 +156,6 @@ def _count(name: str, value: str, least: int) -> int:
     return int(value)
 
 
-def take_fanout(options: StartOptions) -> int | None:
-    """The fan-out asked for by ``--fanout=K``, ``-S tbon.fanout=K`` or ``-S tbon.topo=kary:K``.
-
-    The attributes are taken out: only the broker sets them. Raises UsageError.
-    """
-    topo = options.setattr.pop("tbon.topo", "")
-    text = options.setattr.pop("tbon.fanout", topo.removeprefix("kary:"))
-    if options.fanout or not text:
-        return options.fanout
-    if topo and not topo.startswith("kary:"):
-        raise UsageError(f"tbon.topo: {topo!r} is not allowed, the tree is a kary:K")
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"tbon.fanout: a number is required, found {text!r}")
-    return int(text) or 1 << 20  # kary:0 is a tree of one level
-
-
 def help_text() -> str:
     """The help of ``flux-mpi start``."""
     lines = [

@@ -45,6 +45,7 @@ class JobArray:
         "flags",
         "t_submit",
         "duration",
+        "warning",
         "mock",
         "mock_status",
         "state",
@@ -88,6 +89,7 @@ class JobArray:
         self.flags = flags
         self.t_submit = t_submit
         self.duration = jobspec.duration
+        self.warning = jobspec.warning
         self.mock = mock
         """Seconds of mock execution; None: real tasks."""
         self.mock_status = mock_status

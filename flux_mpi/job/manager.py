@@ -594,6 +594,10 @@ class Manager:
             self.journal.add(jobs, k, n, now, "alloc", lambda i: alloc_context(placements[i]))
         if jobs.duration and (jobs.mock is None or jobs.mock > jobs.duration):
             self._at(now + jobs.duration, "limit", (jobs, k, n))
+        if jobs.warning is not None:
+            ends = min(self.expiration, now + jobs.duration if jobs.duration else inf)
+            if ends != inf:  # what has less time left than it wants is told at once, as by Flux
+                self._at(ends - jobs.warning[1], "warning", (jobs, k, n))
         return row
 
     def _begun(self, running: Running, time: float, now: float) -> None:
@@ -812,7 +816,7 @@ class Manager:
         _, _, kind, what = timer
         if kind == "leases":
             return True
-        if kind == "limit":
+        if kind in ("limit", "warning"):
             jobs, k, n = what
             return bool(jobs.state.count(_RUN, k, k + n) or jobs.state.count(_EXCEPTION, k, k + n))
         return what in (self.exec.running if kind == "kill" else self.mocks)
@@ -835,6 +839,12 @@ class Manager:
                         self._raise(
                             jobs, m, m + 1, "timeout", 0, "resource allocation expired", None, now
                         )
+            elif kind == "warning":
+                jobs, k, n = what
+                for m in range(k, k + n):
+                    told = self.exec.running.get(jobs.id(m)) if jobs.state[m] == _RUN else None
+                    if told is not None:
+                        self.exec.kill(told, jobs.warning[0])
             else:
                 running = self.exec.running.get(what)
                 if running is not None and running.kills < MAX_KILLS:

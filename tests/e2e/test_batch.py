@@ -276,6 +276,19 @@ def test_in_the_background(flux: Instance, wait_until: Callable[..., Any]) -> No
     assert flux.alive()
 
 
+def test_shutting_down_what_a_target_names(flux: Instance) -> None:
+    outer = flux.out("alloc", "-n1", "--bg")
+    inner = flux.out("alloc", "-n1", "--bg", env={"FLUX_URI": ready(flux, outer)})
+    flux("shutdown", f"{outer}/{inner}", "done with it")
+    flux("job", "wait-event", "-t", "30", inner, "clean", env={"FLUX_URI": ready(flux, outer)})
+    assert flux.alive()
+    error = flux("shutdown", "maintenance", status=1).stderr
+    assert error == "flux-shutdown: ERROR: 'maintenance' is not a valid job id\n"
+    flux("shutdown", outer)
+    assert finished(flux, outer).success
+    assert flux.alive()
+
+
 def test_in_the_background_with_a_command(flux: Instance) -> None:
     job = flux.out("alloc", "-n1", "--bg", "sh", "-c", "exit 4")
     assert finished(flux, job).returncode == 4

@@ -322,6 +322,8 @@ def test_a_configuration_of_its_own(nest: Nest) -> None:
         ("--conf=brocker.kill-grace=1", "brocker: unknown table, known: broker"),
         ("--conf=broker.kil-grace=1", "broker.kil-grace: unknown key, known: kill-grace"),
         ("--conf=broker.kill-grace=soon", "float is required"),
+        ("--conf=sched.queue-policyy=easy", "sched.queue-policyy: unknown key, known: queue-pol"),
+        ("--conf=queue-policy=easy", "queue-policy: is not known, sched.queue-policy is"),
         ("--conf=/nowhere.toml", "/nowhere.toml: No such file"),
         ("--frobnicate", "unrecognized option --frobnicate"),
         ("-Srank=1", "read-only"),

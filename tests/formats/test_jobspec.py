@@ -407,6 +407,20 @@ BROKEN: list[tuple[str, Any, str]] = [
         {"options": {"per-resource": {"type": "rack"}}},
         "attributes.system.shell.options.per-resource.type",
     ),
+    *(
+        (
+            "attributes.system.shell",
+            {"options": {"signal": bad}},
+            f"attributes.system.shell.options.signal{field}",
+        )
+        for bad, field in (
+            ("USR1", ""),
+            ({"signum": 0}, ".signum"),
+            ({"signum": 65}, ".signum"),
+            ({"timeleft": "soon"}, ".timeleft"),
+            ({"timeleft": -1}, ".timeleft"),
+        )
+    ),
     ("attributes.system.dependencies", {}, "attributes.system.dependencies"),
     (
         "attributes.system.dependencies",

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from flux_mpi.instance import config, launcher
 from flux_mpi.instance.config import ConfigError
-from flux_mpi.instance.options import TABLE, UsageError, help_text, parse, take_fanout
+from flux_mpi.instance.options import TABLE, UsageError, help_text, parse
 
 # -- options ------------------------------------------------------------------------------------
 
@@ -260,25 +260,3 @@ def test_the_command_of_a_test_instance_starts_this_very_package():
     command = launcher.mpiexec_command("/x/mpiexec", 3, ["-v", "--", "true"])
     assert command[:3] == ["/x/mpiexec", "-n", "3"]
     assert command[-6:] == ["-m", "flux_mpi", "start", "-v", "--", "true"]
-
-
-@pytest.mark.parametrize(
-    ("words", "fanout"),
-    [
-        ([], None),
-        (["-Stbon.fanout=5"], 5),
-        (["-Stbon.topo=kary:3"], 3),
-        (["-Stbon.topo=kary:0"], 1 << 20),
-        (["--fanout=4", "-Stbon.fanout=5"], 4),
-    ],
-)
-def test_the_fanout_is_taken_from_the_attributes(words: list[str], fanout: int | None) -> None:
-    options = parse([*words, "-Sa=b"])
-    assert take_fanout(options) == fanout
-    assert options.setattr == {"a": "b"}
-
-
-@pytest.mark.parametrize("text", ["tbon.topo=custom:2", "tbon.fanout=many", "tbon.topo=kary:x"])
-def test_a_fanout_that_is_none(text: str) -> None:
-    with pytest.raises(UsageError, match=r"found|not allowed"):
-        take_fanout(parse(["-S", text]))

@@ -240,6 +240,32 @@ def test_exceptions_on_ended_and_unknown_jobs_are_reported_by_id(core: Any) -> N
     assert core.log(jobid) == USUAL
 
 
+def test_a_job_is_told_of_its_time_limit(core: Any) -> None:
+    warned = {"signal": {"signum": 12, "timeleft": "3s"}}
+    jobid = core.submit(duration=10, options=warned)
+    unlimited = core.submit(options=warned)
+    over = core.submit(duration=10, options=warned)
+    core.report([jobid, "start", 1.0, 0, []], [unlimited, "start", 1.0, 0, []])
+    core.finish(over)
+    core.run(1006.9)
+    assert core.kills() == []
+    core.run(1007.1)
+    assert core.kills() == [(0, jobid, 12)]
+    assert core.state(jobid) == "RUN"
+    core.run(1010.1)
+    assert core.kills()[1:] == [(0, jobid, 14)]
+
+
+def test_a_job_is_told_of_the_end_of_its_instance(core: Any) -> None:
+    core.manager.expiration = 1100.0
+    jobid = core.submit(options={"signal": 1})
+    core.report([jobid, "start", 1.0, 0, []])
+    core.run(1039.9)
+    assert core.kills() == []
+    core.run(1040.1)
+    assert core.kills() == [(0, jobid, 10)]
+
+
 def test_time_limit_signals_and_kills(core: Any) -> None:
     jobid = core.submit(duration=10)
     core.report([jobid, "start", 1.0, 0, []])

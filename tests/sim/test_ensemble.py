@@ -245,6 +245,20 @@ def test_an_interior_instance_that_dies_takes_its_leaves_along_and_nothing_is_fo
     study.assert_nothing_left()
 
 
+def test_an_instance_that_ends_when_all_is_done_is_no_loss() -> None:
+    study = Study()
+    study.begin("2", 3)
+    study.until(study.leaves)
+    branch, _ = next(iter(study.machine.nodes[0].root.ensembles._tokens.values()))
+    study.until(lambda: branch._stopped is not None)
+    assert branch.children[1].state == "ready"
+    crash(study.children()[1])
+    result = study.end()
+    assert (result["count"], result["failed"]) == (3, 0)
+    assert [level["lost"] for level in result["levels"]] == [0, 0]
+    study.assert_nothing_left()
+
+
 def test_a_member_that_kills_its_instance_is_given_up_after_some_time() -> None:
     study = Study()
 

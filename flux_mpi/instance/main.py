@@ -346,8 +346,8 @@ class _Process:
             raise StartError(
                 f"MPI cannot be loaded: {error}; install one with: pip install 'flux-mpi[mpich]'"
             ) from None
-        # Communicators of child instances are made in threads of their own, which wait: in MPICH they
-        # are to leave the cores to others (measured: one that waits takes 13 % of a core, not 65).
+        # Communicators of child instances are made in threads of their own, which wait. MPICH's are
+        # to leave the cores to others (measured: one that waits takes 13 % of a core, not 65).
         # Open MPI's own setting of the kind gains nothing there, and makes its ranks end later than
         # its mpiexec waits for them.
         os.environ.setdefault("MPIR_CVAR_ENABLE_HEAVY_YIELD", "1")

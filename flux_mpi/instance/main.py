@@ -143,10 +143,12 @@ def _make_rundir(settings: Settings) -> str:
         if len(os.fsencode(wanted)) + 40 > SOCKET_PATH_LIMIT:
             raise RankError(f"rundir: {wanted} is too long for a socket's path")
     # A job's own directory is removed with the job, whatever becomes of us.
-    bases = (wanted, os.environ.get("FLUX_JOB_TMPDIR"), os.environ.get("TMPDIR"))
+    around = os.environ.get("FLUX_JOB_TMPDIR")
+    bases = (wanted, around, os.environ.get("TMPDIR"))
     base = next((base for base in bases if base and _can_hold_sockets(base)), "/tmp")
     try:
-        return rundir.make(base)
+        # There by a short name, which leaves room for the paths of instances further down.
+        return rundir.make(base, short=base == around)
     except OSError as error:
         raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
 

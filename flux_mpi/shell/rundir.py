@@ -16,10 +16,14 @@ ATTEMPTS = 16
 PREFIX = "flux-mpi-"
 
 
-def make(base: str) -> str:
-    """A new directory in ``base`` that only its owner may enter. Raises OSError."""
+def make(base: str, short: bool = False) -> str:
+    """A new directory in ``base`` that only its owner may enter. Raises OSError.
+
+    ``short``: by a name of 7 letters, where nobody has to tell it from others.
+    """
     for attempt in range(ATTEMPTS):
-        path = os.path.join(base, PREFIX + os.urandom(5).hex())
+        name = f"f{os.urandom(3).hex()}" if short else PREFIX + os.urandom(5).hex()
+        path = os.path.join(base, name)
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:

@@ -144,8 +144,8 @@ def _make_rundir(settings: Settings) -> str:
             raise RankError(f"rundir: {wanted} is too long for a socket's path")
     # A job's own directory is removed with the job, whatever becomes of us.
     around = os.environ.get("FLUX_JOB_TMPDIR")
-    bases = (wanted, around, os.environ.get("TMPDIR"))
-    base = next((base for base in bases if base and _can_hold_sockets(base)), "/tmp")
+    bases = ((wanted, 40), (around, 28), (os.environ.get("TMPDIR"), 40))
+    base = next((base for base, room in bases if base and _can_hold_sockets(base, room)), "/tmp")
     try:
         # There by a short name, which leaves room for the paths of instances further down.
         return rundir.make(base, short=base == around)
@@ -153,8 +153,9 @@ def _make_rundir(settings: Settings) -> str:
         raise RankError(f"cannot make a run directory in {base}: {error.strerror}") from None
 
 
-def _can_hold_sockets(base: str) -> bool:
-    return len(os.fsencode(base)) + 40 <= SOCKET_PATH_LIMIT and os.path.isdir(base)
+def _can_hold_sockets(base: str, room: int) -> bool:
+    """Whether names of so many bytes below ``base`` make paths that a socket may have."""
+    return len(os.fsencode(base)) + room <= SOCKET_PATH_LIMIT and os.path.isdir(base)
 
 
 def _unlink_mapped(prefix: str) -> None:

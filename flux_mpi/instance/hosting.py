@@ -36,7 +36,7 @@ from flux_mpi.reactor.scope import Scope
 from flux_mpi.shell import rundir
 from flux_mpi.shell.agent import Birth
 from flux_mpi.shell.branch import Branch
-from flux_mpi.shell.env import encode, path_with_us
+from flux_mpi.shell.env import encode_all, path_with_us
 from flux_mpi.shell.link import Link
 
 ENDING = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
@@ -378,12 +378,13 @@ class Child:
         if command:
             own = self.node
             assert own is not None
-            delta = {
-                b"PATH": encode(own.settings.environ["PATH"]),
-                b"FLUX_URI": encode(self._uri),
-                b"FLUX_PARENT_URI": encode(node.uri),
-                b"FLUX_ENCLOSING_ID": encode(fluid.encode(self.birth.jobid)),
-            }
+            delta = encode_all(
+                {
+                    "PATH": own.settings.environ["PATH"],
+                    "FLUX_URI": self._uri,
+                    **own.surroundings(),
+                }
+            )
             self._in_parent(lambda: node.exec.agent.launch(self.birth.jobid, list(command), delta))
 
     def signal_program(self, signum: int) -> None:

@@ -91,10 +91,9 @@ class _Feed:
 class _Nested:
     """What waits in a job that is an instance until its program can be started."""
 
-    __slots__ = ("operands", "early", "key")
+    __slots__ = ("operands", "early")
 
-    def __init__(self, key: int) -> None:
-        self.key = key
+    def __init__(self) -> None:
         self.operands: tuple[Any, ...] = ()
         self.early: list[tuple[str | None, bytes, bool, Callable[[], object]]] = []
 
@@ -287,7 +286,7 @@ class Agent:
             _put_files(job.tmpdir, plan)
         runs = plan.member(member)
         expand = self._expander(job, runs.name, nnodes, size, cores, gpus)
-        nested = job.nested = _Nested(plan.key)
+        nested = job.nested = _Nested()
         if not job.nodeid:  # here its program will run
             (operands,) = self._many(
                 job, plan, member, None, gpus, nnodes, size, {}, _stdin_of(plan), bound=False

@@ -224,8 +224,9 @@ def test_working_in_it(flux: Instance, far: Callable[..., Far]) -> None:
     one = far("--size=100x30", "sh", "-c", f"cd {flux.folder}; {command}", env=env)
     one.type(b"echo level-$(flux-mpi getattr instance-level); stty size\r")
     one.see(b"level-1\r\n30 100\r\n")
-    one.type(b"flux-mpi run -n2 echo task\r")
+    one.type(b"flux-mpi run -n2 echo task; echo do''ne\r")
     one.see(b"task\r\ntask\r\n")
+    one.see(b"done\r\n")  # until then what is typed is input of the job
     one.type(b"exit 6\r")
     one.see(b"status=6\r\n")
     assert one.rest()[1] == 0

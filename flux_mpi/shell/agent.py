@@ -250,10 +250,9 @@ class Agent:
         delta[b"FLUX_JOB_ID"] = f58
         delta[b"FLUX_JOB_ID_PATH"] = self._path + f58
         delta[b"FLUX_KVS_NAMESPACE"] = b"job-%d" % job.id
-        if self._scratch is not None:
-            job.tmpdir = self._scratch.take()
+        self._make_tmpdir(job, plan)
+        if job.tmpdir:
             delta[b"FLUX_JOB_TMPDIR"] = encode(job.tmpdir)
-            _put_files(job.tmpdir, plan)
         if nnodes != plan.nnodes:
             delta[b"FLUX_JOB_NNODES"] = b"%d" % nnodes
         if size != plan.size:
@@ -274,6 +273,13 @@ class Agent:
         ):
             self._command(job, local, plan, *operands)
 
+    def _make_tmpdir(self, job: _Job, plan: Plan) -> None:
+        """Give the job its temporary directory, and what its jobspec puts there. Raises OSError."""
+        if self._scratch is not None:
+            job.tmpdir = self._scratch.take()
+            if plan.files:
+                _put_files(job.tmpdir, plan)
+
     # -- instances ------------------------------------------------------------------------------
 
     def _begin_instance(
@@ -281,9 +287,7 @@ class Agent:
     ) -> None:
         """Order the instance that the job is. Raises OSError, ValueError, LookupError."""
         nnodes, size, more = row[8], row[9], row[10]
-        if self._scratch is not None:
-            job.tmpdir = self._scratch.take()
-            _put_files(job.tmpdir, plan)
+        self._make_tmpdir(job, plan)
         runs = plan.member(member)
         expand = self._expander(job, runs.name, nnodes, size, cores, gpus)
         nested = job.nested = _Nested()

@@ -61,7 +61,6 @@ class ExecService:
         self._broker = broker
         self._link = link
         self._uri = uri
-        self._rundir = rundir
         self._environ = os.environ if environ is None else environ
         self._surroundings = dict(surroundings or {})
         self.store = OutputStore(Spool(os.path.join(rundir, "output")))
